@@ -1,0 +1,27 @@
+"""What a benchmark case is: one op at one size, beside the plain-torch definition it is measured against."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the record.
+
+    name:      "op/size", for instance "rvq_encode/750".
+    native:    runs the op once and returns its result.
+    reference: the same in plain torch, as the published code writes it; same threads, same dtype.
+    check:     raises AssertionError when native's result is wrong; called once, with both results, before any timing.
+    flops:     least floating-point operations of the work, or 0 where memory is the limit.
+    bytes:     least bytes that must move, or 0 where arithmetic is the limit.
+    target:    wanted ratio reference time / native time on a CPU (the project's targets), None where there is none.
+    """
+
+    name: str
+    native: Callable[[], Any]
+    reference: Callable[[], Any]
+    check: Callable[[Any, Any], None]
+    flops: float = 0.0
+    bytes: float = 0.0
+    target: float | None = None

@@ -1,0 +1,31 @@
+# Decides whether CUDA kernels are built, and says so. MIMO_HAVE_CUDA; MIMO_CUDA_INCLUDE (headers, also for the emulator).
+set(MIMO_HAVE_CUDA OFF)
+if(NOT MIMO_CUDA MATCHES "^(AUTO|ON|OFF)$")
+  message(FATAL_ERROR "MIMO_CUDA must be AUTO, ON or OFF, got '${MIMO_CUDA}'")
+endif()
+if(NOT MIMO_CUDA STREQUAL "OFF")
+  # Before enable_language, or CMake picks an architecture of its own.
+  set(CMAKE_CUDA_ARCHITECTURES "${MIMO_CUDA_ARCHS}")
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    enable_language(CUDA)
+    set(CMAKE_CUDA_STANDARD 17) # CMake 3.25 knows no CUDA20
+    set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+    set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
+    set(MIMO_HAVE_CUDA ON)
+    set(MIMO_CUDA_INCLUDE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
+  elseif(MIMO_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "MIMO_CUDA=ON, but no nvcc was found: put it on PATH or set CUDACXX")
+  endif()
+endif()
+if(MIMO_HAVE_CUDA)
+  message(STATUS "mimo: CUDA kernels ON (nvcc ${CMAKE_CUDA_COMPILER_VERSION}, ${CMAKE_CUDA_ARCHITECTURES})")
+else()
+  message(STATUS "mimo: CUDA kernels OFF (MIMO_CUDA=${MIMO_CUDA})")
+endif()
+
+# The emulator needs CUDA's headers, not nvcc.
+if(MIMO_EMULATOR AND NOT MIMO_CUDA_INCLUDE)
+  find_path(MIMO_CUDA_INCLUDE cuda_runtime_api.h PATHS /usr/local/cuda/include ENV CUDA_HOME PATH_SUFFIXES include)
+endif()

@@ -1,0 +1,29 @@
+# The kernels, which know no framework: mimo_cpu (one copy per instruction set) and mimo_cuda.
+list(TRANSFORM MIMO_OPS REPLACE "(.+)" "csrc/cpu/\\1.cpp" OUTPUT_VARIABLE MIMO_CPU_SOURCES)
+list(TRANSFORM MIMO_OPS REPLACE "(.+)" "csrc/cuda/\\1.cu" OUTPUT_VARIABLE MIMO_CUDA_SOURCES)
+
+add_library(mimo_cpu STATIC csrc/common/cpu_dispatch.cpp csrc/cpu/memory.cpp)
+target_include_directories(mimo_cpu PRIVATE csrc csrc/include)
+foreach(isa ${MIMO_ISAS})
+  add_library(mimo_cpu_${isa} OBJECT ${MIMO_CPU_SOURCES})
+  target_include_directories(mimo_cpu_${isa} PRIVATE csrc csrc/include)
+  target_compile_definitions(mimo_cpu_${isa} PRIVATE MIMO_ISA=${isa})
+  target_compile_options(mimo_cpu_${isa} PRIVATE ${MIMO_KERNEL_FLAGS} ${MIMO_FLAGS_${isa}})
+  target_sources(mimo_cpu PRIVATE $<TARGET_OBJECTS:mimo_cpu_${isa}>)
+  if(NOT isa STREQUAL "baseline")
+    add_custom_command(
+      TARGET mimo_cpu PRE_LINK
+      COMMAND "${Python_EXECUTABLE}" "${CMAKE_CURRENT_SOURCE_DIR}/cmake/check_isa_objects.py" ${isa}
+              "$<TARGET_OBJECTS:mimo_cpu_${isa}>"
+      COMMAND_EXPAND_LISTS VERBATIM)
+  endif()
+endforeach()
+
+if(MIMO_HAVE_CUDA)
+  add_library(mimo_cuda STATIC ${MIMO_CUDA_SOURCES})
+  target_include_directories(mimo_cuda PRIVATE csrc csrc/include)
+  target_compile_options(mimo_cuda PRIVATE -lineinfo --expt-relaxed-constexpr -Xptxas=-v)
+  set_target_properties(mimo_cuda PROPERTIES CUDA_RUNTIME_LIBRARY Static)
+  target_link_directories(mimo_cuda PUBLIC ${CMAKE_CUDA_IMPLICIT_LINK_DIRECTORIES})
+  target_link_libraries(mimo_cuda PUBLIC cudart_static rt pthread dl)
+endif()

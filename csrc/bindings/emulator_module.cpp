@@ -1,0 +1,10 @@
+// mimo_audio_native._emulator: importing it registers torch.ops.mimo_emu.*, the CUDA kernels run on the CPU by
+// csrc/emulator. For tests; never part of a wheel.
+#include <pybind11/pybind11.h>
+
+#include "emulator/emulator.h"
+
+PYBIND11_MODULE(_emulator, m) {
+  m.def("shuffle_threads", &mimo::emulator::shuffle_threads, pybind11::arg("seed"),
+        "Run the threads of each block in an order drawn from `seed` (0: in index order).");
+}

@@ -1,0 +1,77 @@
+// The only door to torch: the stable ABI (one binary for torch >= 2.11, CPU and CUDA builds), argument checks, and the
+// step from an op to its CPU or CUDA kernel. Used by ops/*.cpp only.
+//
+// Compiled with MIMO_EMULATOR, the same ops/*.cpp registers the CUDA kernels, run by csrc/emulator on the CPU, as
+// torch.ops.mimo_emu.*.
+#pragma once
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <initializer_list>
+#include <string>
+#include <vector>
+
+#include "common/cpu_dispatch.h"
+#include "mimo/dtype.h"
+
+namespace mimo {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// Throws RuntimeError with a message that names op, argument, expectation and what came.
+#define MIMO_CHECK(condition, ...) STD_TORCH_CHECK(condition, __VA_ARGS__)
+
+std::string describe(const Tensor& t);  // "float32 [3, 1280] on cpu"
+std::string shape_text(const Tensor& t);
+
+// `name` must have exactly this many dimensions; `meaning` spells them, e.g. "[N, D]".
+void check_dim(const char* op, const char* name, const Tensor& t, int64_t dim, const char* meaning);
+void check_dtype(const char* op, const char* name, const Tensor& t, std::initializer_list<ScalarType> allowed);
+// The other argument's device, so that one op never reads from two devices.
+void check_same_device(const char* op, const char* name, const Tensor& t, const char* first_name, const Tensor& first);
+void check_same_dtype(const char* op, const char* name, const Tensor& t, const char* first_name, const Tensor& first);
+
+DType dtype_of(const char* op, const char* name, const Tensor& t);  // f32, f64, f16, bf16 or an error
+
+// Runs the CPU kernel of the best instruction set, or the CUDA kernel on the tensor's device and current stream.
+//   MIMO_RUN("rvq_decode", x, rvq_decode, params)
+#if defined(MIMO_EMULATOR)
+#define MIMO_NAMESPACE mimo_emu
+#define MIMO_RUN(op, tensor, kernel, params) ::mimo::check_launch(op, ::mimo::cuda::kernel(params, nullptr))
+#define MIMO_IMPL(...) \
+  STABLE_TORCH_LIBRARY_IMPL(mimo_emu, CPU, m) { __VA_ARGS__ }
+#elif defined(MIMO_WITH_CUDA)
+#define MIMO_NAMESPACE mimo
+#define MIMO_RUN(op, tensor, kernel, params)                                                       \
+  do {                                                                                             \
+    if ((tensor).is_cuda()) {                                                                      \
+      ::torch::stable::accelerator::DeviceGuard guard((tensor).get_device_index());                \
+      ::mimo::check_launch(op, ::mimo::cuda::kernel(params, ::mimo::current_cuda_stream(tensor))); \
+    } else {                                                                                       \
+      MIMO_CPU_SELECT(kernel)(params);                                                             \
+    }                                                                                              \
+  } while (0)
+#define MIMO_IMPL(...) \
+  STABLE_TORCH_LIBRARY_IMPL(mimo, CPU, m){__VA_ARGS__} STABLE_TORCH_LIBRARY_IMPL(mimo, CUDA, m) { __VA_ARGS__ }
+#else
+#define MIMO_NAMESPACE mimo
+#define MIMO_RUN(op, tensor, kernel, params) MIMO_CPU_SELECT(kernel)(params)
+#define MIMO_IMPL(...) \
+  STABLE_TORCH_LIBRARY_IMPL(mimo, CPU, m) { __VA_ARGS__ }
+#endif
+
+// MIMO_OPS(m.def("name(Tensor x) -> Tensor"); ...) declares schemas; MIMO_IMPL(m.impl("name", TORCH_BOX(&name));)
+// kernels.
+#define MIMO_DEF_(space, ...) \
+  STABLE_TORCH_LIBRARY_FRAGMENT(space, m) { __VA_ARGS__ }
+#define MIMO_DEF_EXPAND_(space, ...) MIMO_DEF_(space, __VA_ARGS__)
+#define MIMO_DEF(...) MIMO_DEF_EXPAND_(MIMO_NAMESPACE, __VA_ARGS__)
+
+void check_launch(const char* op, LaunchError error);
+void* current_cuda_stream(const Tensor& t);
+
+}  // namespace mimo

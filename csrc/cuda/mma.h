@@ -1,0 +1,95 @@
+// Tensor-core and asynchronous-copy instructions (sm_80 and later) behind small functions: PTX under nvcc, their
+// definition over the emulator elsewhere. Layouts are those of the PTX manual ("Matrix fragments for mma.m16n8k16").
+#pragma once
+#include "cuda/launch.h"
+
+#if !defined(__CUDACC__)
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#endif
+
+namespace mimo::cuda {
+
+#if defined(__CUDACC__)
+
+__device__ __forceinline__ uint32_t shared_address(const void* p) { return uint32_t(__cvta_generic_to_shared(p)); }
+
+// Four 8x8 matrices of 16-bit elements: lane 8 i + j gives the address of row j of matrix i; lane l receives elements
+// 2 (l % 4) and 2 (l % 4) + 1 of row l / 4 of each.
+__device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], const void* shared) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(shared)));
+}
+
+// c[16, 8] += a[16, 16] b[16, 8], bf16 operands, float32 sums.
+__device__ __forceinline__ void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+__device__ __forceinline__ void cp_async_16(void* shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(shared)), "l"(global));
+}
+__device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int kPending>
+__device__ __forceinline__ void cp_async_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+#else
+
+inline void ldmatrix_x4(uint32_t (&r)[4], const void* shared) {
+  const auto table = emulator::exchange(~0u, shared);
+  const int lane = emulator::here().lane;
+  uint32_t out[4];
+  for (int i = 0; i < 4; ++i) {
+    const auto* row = static_cast<const unsigned char*>(emulator::from_lane<const void*>(table, 8 * i + lane / 4));
+    std::memcpy(&out[i], row + 4 * (lane % 4), 4);
+  }
+  __syncwarp();
+  std::memcpy(r, out, sizeof out);
+}
+
+inline float bf16_half(uint32_t pair, int high) { return __uint_as_float(high ? pair & 0xffff0000u : pair << 16); }
+
+inline void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  struct Four {
+    uint32_t v[4];
+  };
+  const int lane = emulator::here().lane, group = lane / 4, column = lane % 4;
+  float rows[2][16];  // rows `group` and `group + 8` of a
+  auto table = emulator::exchange(~0u, Four{{a[0], a[1], a[2], a[3]}});
+  for (int q = 0; q < 4; ++q) {
+    const Four v = emulator::from_lane<Four>(table, group * 4 + q);
+    for (int h = 0; h < 2; ++h) {
+      for (int half = 0; half < 2; ++half) {  // k 0..7 and 8..15
+        rows[0][8 * half + 2 * q + h] = bf16_half(v.v[2 * half], h);
+        rows[1][8 * half + 2 * q + h] = bf16_half(v.v[2 * half + 1], h);
+      }
+    }
+  }
+  table = emulator::exchange(~0u, Four{{b0, b1, 0, 0}});
+  for (int j = 0; j < 2; ++j) {
+    for (int q = 0; q < 4; ++q) {
+      const Four v = emulator::from_lane<Four>(table, (2 * column + j) * 4 + q);
+      for (int h = 0; h < 2; ++h) {
+        for (int row = 0; row < 2; ++row) {
+          c[2 * row + j] +=
+              rows[row][2 * q + h] * bf16_half(v.v[0], h) + rows[row][8 + 2 * q + h] * bf16_half(v.v[1], h);
+        }
+      }
+    }
+  }
+}
+
+inline void cp_async_16(void* shared, const void* global) { std::memcpy(shared, global, 16); }
+inline void cp_async_commit() {}
+template <int kPending>
+inline void cp_async_wait() {}
+
+#endif
+
+}  // namespace mimo::cuda

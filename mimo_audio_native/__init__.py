@@ -1,0 +1,32 @@
+"""Native ops of MiMo-Audio for torch: importing this registers ``torch.ops.mimo.*`` (CPU and, where built, CUDA).
+
+Needs torch only. Every op has a plain-torch definition of the same name in ``mimo_audio_native.reference``.
+"""
+
+import torch  # before _C, which links against its libraries
+
+from mimo_audio_native._C import build_info  # registers torch.ops.mimo.*
+from mimo_audio_native.mel import mel_filterbank
+from mimo_audio_native.ops.rvq import rvq_decode
+from mimo_audio_native.reference import (
+    istft,
+    log_mel,
+    rvq_encode,
+    rvq_quantize,
+    stft,
+    vocoder_head,
+    window_attention,
+)
+
+__all__ = [
+    "build_info",
+    "istft",
+    "log_mel",
+    "mel_filterbank",
+    "rvq_decode",
+    "rvq_encode",
+    "rvq_quantize",
+    "stft",
+    "vocoder_head",
+    "window_attention",
+]

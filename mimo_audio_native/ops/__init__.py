@@ -1,0 +1,1 @@
+"""The native ops as typed Python functions, one module per op."""

@@ -1,0 +1,22 @@
+"""Plain-torch definitions of the native ops: what each op means, what tests and benchmarks compare against.
+
+One module per op, with the op's name. They need torch only, run on any device and dtype, and are differentiable
+wherever the native op is.
+"""
+
+from mimo_audio_native.reference.log_mel import log_mel
+from mimo_audio_native.reference.rvq import rvq_decode, rvq_encode, rvq_quantize
+from mimo_audio_native.reference.stft import istft, stft
+from mimo_audio_native.reference.vocoder_head import vocoder_head
+from mimo_audio_native.reference.window_attention import window_attention
+
+__all__ = [
+    "istft",
+    "log_mel",
+    "rvq_decode",
+    "rvq_encode",
+    "rvq_quantize",
+    "stft",
+    "vocoder_head",
+    "window_attention",
+]

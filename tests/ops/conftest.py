@@ -1,0 +1,27 @@
+"""Where the op tests run: the native CPU kernels, the CUDA sources on the emulator, and (-m cuda) a real GPU."""
+
+import pytest
+import torch
+
+import mimo_audio_native as mn  # noqa: F401  (registers torch.ops.mimo)
+
+
+class Backend:
+    """One place to run an op: `ops.rvq_decode(...)` takes and returns tensors on `device`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.device = "cuda" if name == "cuda" else "cpu"
+        self.ops = torch.ops.mimo_emu if name == "emulator" else torch.ops.mimo
+
+
+@pytest.fixture(params=["cpu", "emulator", pytest.param("cuda", marks=pytest.mark.cuda)])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    if request.param == "emulator":
+        pytest.importorskip("mimo_audio_native._emulator", reason="built without MIMO_EMULATOR or CUDA headers")
+    return Backend(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
