@@ -113,7 +113,11 @@ inline T* analyze(FrameScratch<T>& s, const Framing& f, const void* wave, const 
   constexpr int L = kLanes<T>;
   const T* rows[L];
   for (int i = 0; i < L; ++i) {
-    const int64_t g = smaller(begin + i, end - 1);
+    if (begin + i >= end) {
+      rows[i] = rows[i - 1];
+      continue;
+    }
+    const int64_t g = begin + i;
     const T* signal = static_cast<const T*>(wave) + g / f.frames * f.length;
     const int64_t start = g % f.frames * f.hop - f.left;
     rows[i] = signal + start;
