@@ -23,6 +23,12 @@ def find_cuobjdump() -> str | None:
     return str(wheels[-1]) if wheels else shutil.which("cuobjdump")
 
 
+def short(name: str) -> str:
+    """A demangled kernel name without namespaces and parameters."""
+    name = name.replace("(anonymous namespace)::", "").replace("mimo::cuda::", "").replace("mimo::", "")
+    return name.split("(")[0].removeprefix("void ")
+
+
 def main() -> int:
     info = mimo_audio_native.build_info()
     spec = importlib.util.find_spec("mimo_audio_native._C")
@@ -43,7 +49,7 @@ def main() -> int:
     print(f"CUDA {info['cuda']}, {', '.join(sorted(found))}, {len(kernels)} kernels")
     print(f"{'registers':>9} {'stack':>6} {'shared':>7} {'local':>6}  kernel")
     for name, (_, registers, stack, shared, local) in zip(demangled.stdout.splitlines(), kernels, strict=True):
-        print(f"{registers:>9} {stack:>6} {shared:>7} {local:>6}  {name.split('(')[0][-90:]}")
+        print(f"{registers:>9} {stack:>6} {shared:>7} {local:>6}  {short(name)}")
     missing = REQUIRED - found
     if missing or not kernels:
         print(f"cuda_proof: no code for {', '.join(sorted(missing)) or 'any kernel'}", file=sys.stderr)
