@@ -18,8 +18,8 @@ MAY_INCLUDE = {
     "cuda": ("mimo/", "cuda/", "emulator/emulator.h"),
     "ops": ("mimo/", "common/"),
     "common": ("mimo/", "common/"),
-    "emulator": ("emulator/",),
-    "bindings": ("common/cpu_dispatch.h", "emulator/emulator.h"),
+    "emulator": ("emulator/", "cuda/mma.h"),
+    "bindings": ("common/cpu_dispatch.h", "emulator/"),
     "dsp": ("mimo/", "common/cpu_dispatch.h"),
 }
 SEES_TORCH = ("common", "ops")
