@@ -3,7 +3,7 @@
 Needs torch only. Every op has a plain-torch definition of the same name in ``mimo_audio_native.reference``.
 """
 
-import torch  # before _C, which links against its libraries
+import torch  # noqa: F401  (before _C, which links against its libraries)
 
 from mimo_audio_native._C import build_info  # registers torch.ops.mimo.*
 from mimo_audio_native.mel import mel_filterbank
