@@ -1,4 +1,4 @@
-"""rvq_decode at the full tokenizer's size: 20 layers of 1024, 1024, 18 x 128 entries, D = 1280 (seconds of audio x 25)."""
+"""rvq_decode at the full tokenizer's size: 20 layers of 1024, 1024, 18 x 128 entries, D = 1280."""
 
 from collections.abc import Iterator
 

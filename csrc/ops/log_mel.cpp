@@ -2,7 +2,7 @@
 // mimo_audio_native/reference/log_mel.py.
 #include "mimo/log_mel.h"
 
-#include <cmath>
+#include <limits>
 
 #include "common/spectral.h"
 
@@ -21,7 +21,11 @@ LogMelParams params_of(const char* op, const Tensor& wave, const Tensor& window,
              ": filterbank must have at least one column, got ", describe(filterbank));
   const int64_t n_fft = 2 * (filterbank.size(0) - 1);
   check_fft_size(op, "n_fft = 2 (filterbank's rows - 1)", n_fft);
-  MIMO_CHECK(std::isfinite(floor) && floor > 0, op, ": floor must be positive and finite, got ", floor);
+  const bool wide = wave.scalar_type() == ScalarType::Double;
+  const double least = wide ? std::numeric_limits<double>::min() : std::numeric_limits<float>::min();
+  const double most = wide ? std::numeric_limits<double>::max() : std::numeric_limits<float>::max();
+  MIMO_CHECK(floor >= least && floor <= most, op, ": floor must be a normal positive number of wave's dtype (", least,
+             " to ", most, "), got ", floor);
   LogMelParams p{};
   p.framing = framing_of(op, wave.size(1), window, n_fft, hop, padding);
   for (const Tensor* t : {&wave, &window, &filterbank}) hold.push_back(torch::stable::contiguous(*t));

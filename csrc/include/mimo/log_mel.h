@@ -20,7 +20,7 @@ struct LogMelParams {
   void* workspace;  // CUDA only
   Framing framing;
   int64_t batch;
-  double floor;    // > 0
+  double floor;    // a normal positive number of the dtype
   int32_t n_mels;  // >= 1
   DType dtype;     // f32 or f64
 };

@@ -33,11 +33,11 @@ struct Framing {
 
 // Always inlined: CPU kernels may define no shared inline functions (cpu/isa.h).
 [[gnu::always_inline]] constexpr int64_t reflect(int64_t index, int64_t length) {
-  if (index >= 0 && index < length) return index;
+  if (index < 0) index = -index;  // padding is even around sample 0
+  if (index < length) return index;
   if (length == 1) return 0;
   const int64_t period = 2 * (length - 1);
-  index %= period;
-  if (index < 0) index += period;
+  if (index >= period) index %= period;
   return index < length ? index : period - index;
 }
 
