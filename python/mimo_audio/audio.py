@@ -1,18 +1,23 @@
-"""Audio files and sample rates: any file that libsndfile reads, as mono float32 blocks; 16-bit PCM out."""
+"""Audio files and sample rates: any file that libsndfile reads, as mono float32 blocks; 16-bit PCM out.
+
+soundfile and soxr are imported where they are used: running a model on tensors needs neither.
+"""
 
 import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import soundfile
-import soxr
 import torch
 from torch import Tensor
 
 from mimo_audio.errors import AudioError
 from mimo_audio.files import atomic_output
+
+if TYPE_CHECKING:
+    import soundfile
 
 BLOCK_SECONDS = 30
 UNKNOWN_LENGTH = 0x7FFFF000  # bytes from which on a header only says that the file was written to a pipe
@@ -39,6 +44,8 @@ def resample_blocks(blocks: Iterable[Tensor], source_rate: int, target_rate: int
     if source_rate == target_rate:
         yield from blocks
         return
+    import soxr
+
     resampler = soxr.ResampleStream(source_rate, target_rate, 1, dtype="float32")
     for block in blocks:
         yield torch.from_numpy(resampler.resample_chunk(block.float().cpu().numpy()))
@@ -55,6 +62,8 @@ def read_blocks(path: str | os.PathLike[str], sample_rate: int) -> Iterator[Tens
 
     Raises AudioError if the file cannot be read, is empty or holds NaN or infinity.
     """
+    import soundfile
+
     try:
         with _open(path) as file:
             _check_complete(file, path)
@@ -66,21 +75,23 @@ def read_blocks(path: str | os.PathLike[str], sample_rate: int) -> Iterator[Tens
         raise AudioError(f"cannot read {path}: {reason}") from error
 
 
-def _open(path: str | os.PathLike[str]) -> soundfile.SoundFile:
+def _open(path: str | os.PathLike[str]) -> "soundfile.SoundFile":
+    import soundfile
+
     try:
         return soundfile.SoundFile(path)
     except TypeError as error:  # soundfile asks for what a header-less file does not say
         raise AudioError(f"cannot read {path}: a format without header, its sample rate is unknown") from error
 
 
-def _check_complete(file: soundfile.SoundFile, path: str | os.PathLike[str]) -> None:
+def _check_complete(file: "soundfile.SoundFile", path: str | os.PathLike[str]) -> None:
     """Raises AudioError if the header promises more bytes of sound than the file has; libsndfile only notes that."""
     for promised, there in re.findall(r"(?:data|SSND|Data Size)\s*:\s*(\d+) \(should be (\d+)\)", file.extra_info):
         if int(there) < int(promised) < UNKNOWN_LENGTH:
             raise AudioError(f"{path}: truncated, {there} of {promised} bytes of sound are there")
 
 
-def _mono_blocks(file: soundfile.SoundFile, path: str | os.PathLike[str]) -> Iterator[Tensor]:
+def _mono_blocks(file: "soundfile.SoundFile", path: str | os.PathLike[str]) -> Iterator[Tensor]:
     empty = True
     for block in file.blocks(BLOCK_SECONDS * file.samplerate, dtype="float32", always_2d=True):
         if len(block):
@@ -112,6 +123,8 @@ def regroup(pieces: Iterable[Tensor], size: int) -> Iterator[Tensor]:
 
 def check_writable_format(path: str | os.PathLike[str]) -> str:
     """The libsndfile format of the path's suffix. Raises AudioError if it cannot hold 16-bit PCM."""
+    import soundfile
+
     kind = Path(path).suffix[1:].upper()
     if not soundfile.check_format(kind, "PCM_16"):
         raise AudioError(
@@ -126,6 +139,8 @@ def write(path: str | os.PathLike[str], wave: Tensor | Iterable[Tensor], sample_
     Samples beyond -1 .. 1 are clipped by the format. Raises AudioError for another suffix or shape, OutputError if the
     file exists (without `force`) or cannot be written.
     """
+    import soundfile
+
     path = Path(path)
     kind = check_writable_format(path)
     blocks = [check_wave(wave)] if isinstance(wave, Tensor) else wave

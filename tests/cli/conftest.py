@@ -45,8 +45,8 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def speech() -> np.ndarray:
-    """Two seconds of the shipped clip, float32 [48000] at 24 kHz."""
-    with (files("mimo_audio") / "assets" / "demo.wav").open("rb") as file:
+    """Two seconds of a shipped clip, float32 [48000] at 24 kHz."""
+    with (files("mimo_audio") / "assets" / "sentence.wav").open("rb") as file:
         return soundfile.read(file, frames=48000, dtype="float32")[0]
 
 

@@ -68,10 +68,10 @@ better; real-time factor: seconds of encoding + decoding per second of sound.
     roundtrip.add_argument("--json", type=Path, metavar="FILE", help="write the scores as JSON")
 
     demo = _command(
-        commands, "demo", "round-trip a shipped clip, and your recording",
+        commands, "demo", "round-trip two shipped clips, and your recording",
         """
-        Encodes and decodes a short (synthetic) clip that ships with the package and, if given, the first 30 seconds of
-        your own recording; prints the scores and where to find the sounds and pictures.
+        Encodes and decodes two short clips that ship with the package (a synthetic voice and a person's) and, if given,
+        the first 30 seconds of your own recording; prints the scores and where to find the sounds and pictures.
         """,
         "mimo-audio demo", "mimo-audio demo my-voice.wav --out listen/",
     )  # fmt: skip

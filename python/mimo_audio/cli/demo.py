@@ -1,4 +1,4 @@
-"""`mimo-audio demo`: round-trips the shipped clip and, if given, the start of the user's recording."""
+"""`mimo-audio demo`: round-trips the shipped clips and, if given, the start of the user's recording."""
 
 from argparse import Namespace
 from importlib.resources import as_file, files
@@ -14,19 +14,22 @@ from mimo_audio.files import check_output
 from mimo_audio.tokens_file import write_tokens
 
 RECORDING_SECONDS = 30  # of the user's recording: the demo is done within a minute
+CLIPS = ("sentence", "digits")  # a synthetic voice, a person's
 KINDS = ("original.wav", "decoded.wav", "tokens", "png")
 
 
 def run(arguments: Namespace) -> int:
     """Runs the demo, prints the scores and where the results are, and returns the exit status."""
-    names = ["clip", "yours"] if arguments.recording else ["clip"]
+    names = [*CLIPS, "yours"] if arguments.recording else [*CLIPS]
     for name in names:
         for kind in KINDS:
             check_output(arguments.out / f"{name}.{kind}", arguments.force)
     codec = load(arguments)
     codec.warm_up()
-    with as_file(files("mimo_audio") / "assets" / "demo.wav") as clip:
-        sources = dict(zip(names, (clip, arguments.recording), strict=False))
+    with as_file(files("mimo_audio") / "assets") as assets:
+        sources = {name: assets / f"{name}.wav" for name in CLIPS}
+        if arguments.recording:
+            sources["yours"] = arguments.recording
         for name, source in reversed(sources.items()):  # a bad recording is noticed before anything is written
             wave = start(source, codec.sample_rate, RECORDING_SECONDS)
             audio.write(arguments.out / f"{name}.original.wav", wave, codec.sample_rate, arguments.force)
