@@ -8,6 +8,7 @@ import torch  # noqa: F401  (before _C, which links against its libraries)
 from mimo_audio_native._C import build_info  # registers torch.ops.mimo.*
 from mimo_audio_native.mel import mel_filterbank
 from mimo_audio_native.ops.rvq import rvq_decode
+from mimo_audio_native.ops.window_attention import window_attention
 from mimo_audio_native.reference import (
     istft,
     log_mel,
@@ -15,7 +16,6 @@ from mimo_audio_native.reference import (
     rvq_quantize,
     stft,
     vocoder_head,
-    window_attention,
 )
 
 __all__ = [
