@@ -5,15 +5,16 @@
 // results and start at the sequence's first row, so results depend neither on the number of threads nor on the
 // neighbours in the pack.
 //
-// Everything is the product of a few rows with a block that lies ready in scratch, widened to the compute type (float32,
-// or float64 for float64 tensors) and rotated once: transposed [D, kColumns] where columns go across the lanes (scores),
-// row-major [kColumns, D] where D does (sums of values). multiply() keeps kGroup rows x 2 vectors of sums in registers.
-// Windows are narrow (51 keys for the vocoder), so each group of rows touches only its own part of the block.
+// Everything is the product of a few rows with a block that lies ready in scratch, widened to the compute type
+// (float32, or float64 for float64 tensors) and rotated once: transposed [D, kColumns] where columns go across the
+// lanes (scores), row-major [kColumns, D] where D does (sums of values). multiply() keeps kGroup rows x 2 vectors of
+// sums in registers. Windows are narrow (51 keys for the vocoder), so each group of rows touches only its own part of
+// the block.
 //
 // Forward: scores -> running maximum and sum (online soft-max) -> values; keeps lse = log sum exp per row.
 // Backward: probabilities come again from the scores and lse. First pass, rows are queries: delta = sum(grad * out),
-// dS = P (grad v - delta), dq = dS k. Second pass, rows are keys: dv = P^T grad, dk = dS^T q. Scores are computed in both
-// passes, which costs 7 products instead of 5 and needs neither atomics nor partial sums.
+// dS = P (grad v - delta), dq = dS k. Second pass, rows are keys: dv = P^T grad, dk = dS^T q. Scores are computed in
+// both passes, which costs 7 products instead of 5 and needs neither atomics nor partial sums.
 #include "mimo/window_attention.h"
 
 #include <limits>
@@ -293,8 +294,8 @@ void forward(const WindowAttentionParams& p) {
                  group.high - group.low, false);
         for (int r = 0; r < kGroup; ++r) {
           const Range row = visible(block.first + i + r, 1, p.left, p.right, first, r < group_rows ? columns : 0);
-          online_softmax<C>(scores + r * kColumns, group, row, w.maximum[i + r], w.sum[i + r],
-                            &w.out[(i + r) * width], width);
+          online_softmax<C>(scores + r * kColumns, group, row, w.maximum[i + r], w.sum[i + r], &w.out[(i + r) * width],
+                            width);
         }
         multiply(scores + group.low, kColumns, &w.rows[group.low * width], width, group.high - group.low,
                  &w.out[i * width], width, width, true);

@@ -44,6 +44,8 @@ int64_t set_sequences(const char* op, const MaybeTensor& cu_seqlens, const Tenso
   hold.push_back(torch::stable::contiguous(*cu_seqlens));
   p.cu_seqlens = hold.back().const_data_ptr<int32_t>();
   p.sequences = int32_t(cu_seqlens->size(0) - 1);
+  MIMO_CHECK(p.sequences > 0 || p.rows == 0, op, ": cu_seqlens must end with the number of rows T (", p.rows, "), got ",
+             describe(*cu_seqlens));
   if (!cu_seqlens->is_cpu()) return 0;
   MIMO_CHECK(p.cu_seqlens[0] == 0, op, ": cu_seqlens must begin with 0, got ", p.cu_seqlens[0]);
   int64_t longest = 0;
@@ -138,9 +140,9 @@ std::tuple<Tensor, Tensor> window_attention(const Tensor& q, const Tensor& k, co
 
 std::tuple<Tensor, Tensor, Tensor> window_attention_backward(const Tensor& grad_out, const Tensor& q, const Tensor& k,
                                                              const Tensor& v, const Tensor& out, const Tensor& lse,
-                                                             const MaybeTensor& cu_seqlens, int64_t left,
-                                                             int64_t right, const MaybeTensor& cos,
-                                                             const MaybeTensor& sin, std::optional<double> scale) {
+                                                             const MaybeTensor& cu_seqlens, int64_t left, int64_t right,
+                                                             const MaybeTensor& cos, const MaybeTensor& sin,
+                                                             std::optional<double> scale) {
   const char* op = "window_attention_backward";
   Hold hold;
   WindowAttentionBackwardParams p{};
@@ -169,10 +171,11 @@ std::tuple<Tensor, Tensor, Tensor> window_attention_backward(const Tensor& grad_
 }  // namespace
 }  // namespace mimo
 
-MIMO_DEF(m.def("window_attention(Tensor q, Tensor k, Tensor v, Tensor? cu_seqlens, int left, int right, Tensor? cos, "
-               "Tensor? sin, float? scale) -> (Tensor out, Tensor lse)");
-         m.def("window_attention_backward(Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, "
-               "Tensor? cu_seqlens, int left, int right, Tensor? cos, Tensor? sin, float? scale) "
-               "-> (Tensor grad_q, Tensor grad_k, Tensor grad_v)");)
+MIMO_DEF(
+    m.def("window_attention(Tensor q, Tensor k, Tensor v, Tensor? cu_seqlens, int left, int right, Tensor? cos, "
+          "Tensor? sin, float? scale) -> (Tensor out, Tensor lse)");
+    m.def("window_attention_backward(Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, "
+          "Tensor? cu_seqlens, int left, int right, Tensor? cos, Tensor? sin, float? scale) "
+          "-> (Tensor grad_q, Tensor grad_k, Tensor grad_v)");)
 MIMO_IMPL(m.impl("window_attention", TORCH_BOX(&mimo::window_attention));
           m.impl("window_attention_backward", TORCH_BOX(&mimo::window_attention_backward));)
