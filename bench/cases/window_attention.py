@@ -26,8 +26,9 @@ def visible_pairs(rows: int, left: int, right: int) -> int:
 def with_gradients(
     attend: Callable[..., Tensor], inputs: list[Tensor], grad: Tensor, rest: tuple
 ) -> tuple[Tensor, ...]:
-    out = attend(*inputs, *rest)
-    return (out, *torch.autograd.grad(out, inputs, grad))
+    with torch.enable_grad():
+        out = attend(*inputs, *rest)
+    return (out.detach(), *torch.autograd.grad(out, inputs, grad))
 
 
 def cases(device: str, dtype: torch.dtype) -> Iterator[Case]:

@@ -23,11 +23,13 @@ def window_attention(
         cu_seqlens: [B + 1] int32, offsets of the sequences from 0 to T, sequences may be empty; None: one sequence.
         left, right: rows seen before and after; -1 for no limit. Causal is right = 0.
         cos, sin: [P, D / 2] float32 rotary tables, row p for position p within a sequence, P >= the longest sequence;
-            None for no rotation. q and k are rotated (rotate-half) in float32 or wider.
+            None for no rotation. q and k are rotated (rotate-half) in float32 or wider; CUDA then rounds them to their
+            dtype, as the definition does.
         scale: of the scores; None for 1 / sqrt(D).
 
     Returns:
-        [T, H, D] in q's dtype; scores, soft-max and sums in float32 or wider. Differentiable with respect to q, k, v.
+        [T, H, D] in q's dtype; scores, soft-max and sums in float32 or wider (bfloat16 on CUDA: weights rounded to
+        bfloat16 for the tensor cores). Differentiable with respect to q, k, v.
 
     Raises:
         RuntimeError: wrong shapes, dtypes or devices; offsets that do not rise from 0 to T or tables shorter than the
