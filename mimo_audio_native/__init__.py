@@ -7,12 +7,10 @@ import torch  # before _C, which links against its libraries
 
 from mimo_audio_native._C import build_info  # registers torch.ops.mimo.*
 from mimo_audio_native.mel import mel_filterbank
-from mimo_audio_native.ops.rvq import rvq_decode
+from mimo_audio_native.ops.rvq import rvq_decode, rvq_encode, rvq_quantize
 from mimo_audio_native.reference import (
     istft,
     log_mel,
-    rvq_encode,
-    rvq_quantize,
     stft,
     vocoder_head,
     window_attention,
