@@ -87,8 +87,9 @@ void search_double(const RvqSearchParams& p) {
 constexpr int64_t kFewRows = 48;
 
 void search_float(const RvqSearchParams& p) {
-  const ScreenedCodebooks books(p);
-  if (p.count < kFewRows) return search_rows(p, books);
+  const bool few = p.count < kFewRows;
+  const ScreenedCodebooks books(p, !few);
+  if (few) return search_rows(p, books);
 #if defined(__AVX512F__)
   if (cpu_has_amx()) return search_blocks<AmxScreen>(p, books);
 #endif

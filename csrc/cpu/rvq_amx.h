@@ -35,19 +35,13 @@ MIMO_AMX inline __m512i round_to_bf16(__m512 low, __m512 high, __m512& lost) {
   return rounded;
 }
 
-// The norm from a float32 sum of squares over `dim` columns, rounded up (squares below the normal range may be lost).
-inline float rounding_norm(__m512 lost, int dim) {
-  const float sum = _mm512_reduce_add_ps(lost) + float(dim) * 0x1p-125f;
-  return std::sqrt(sum) * (1.0f + float(dim) * 0x1p-23f) * kRvqRoundUp;
-}
-
 // Rounds a residual into its tile row; returns a bound of |r^ - r|.
 MIMO_AMX inline float round_row(Row<float> row, uint16_t* out, int steps, int dim) {
   __m512 lost{};
   for (int s = 0; s < steps; ++s) {
     _mm512_store_si512(out + s * kTile, round_to_bf16(load(row.chunk(2 * s)), load(row.chunk(2 * s + 1)), lost));
   }
-  return rounding_norm(lost, dim);
+  return norm_above(_mm512_reduce_add_ps(lost), dim);
 }
 
 MIMO_AMX inline void pack_bf16(const ScreenedCodebook& book, int first, int dim, int steps, uint16_t* panel) {
@@ -71,7 +65,7 @@ MIMO_AMX inline void pack_bf16(const ScreenedCodebook& book, int first, int dim,
         store(reinterpret_cast<float*>(panel + (2 * s + half) * kTile + i * kTileColumns), pairs[i]);
     }
     for (int j = 0; j < 16 && first + half * 16 + j < book.size; ++j) {
-      book.rounding[first + half * 16 + j] = rounding_norm(lost[j], dim);
+      book.rounding[first + half * 16 + j] = norm_above(_mm512_reduce_add_ps(lost[j]), dim);
     }
   }
 }

@@ -155,9 +155,15 @@ struct ScreenedCodebook {
   float* norm;            // >= |e|
   float* rounding;        // >= |e^ - e|, 0 where the screen uses e itself
   int size, padded;
+  bool exact_squares;
 };
 
 inline float norm_above(double square) { return float(std::sqrt(square)) * kRvqRoundUp; }
+
+// The norm from a sum of `dim` squares in float32, rounded up; squares below the normal range may be lost.
+inline float norm_above(float square, int dim) {
+  return std::sqrt(square + float(dim) * 0x1p-125f) * (1.0f + float(dim) * 0x1p-23f) * kRvqRoundUp;
+}
 
 inline bool any(Vec<int32_t> mask) {
   long long parts[kVectorBytes / 8], all = 0;
@@ -190,7 +196,8 @@ inline int choose(const float* dots, const ScreenedCodebook& book, const RvqBoun
   double best_score = 0;
   bool scored = false;
   const auto exact_score = [&](int k) {
-    return book.entry_squares[k] - 2 * exact_dot(row, book.entries + int64_t(k) * dim, dim);
+    const float* entry = book.entries + int64_t(k) * dim;
+    return (book.exact_squares ? book.entry_squares[k] : square_of(entry, dim)) - 2 * exact_dot(row, entry, dim);
   };
   for (int k = 0; k < book.padded; k += lanes) {
     const auto excluded = score(k) - error(k) > limit;  // false for NaN, which so stays a candidate

@@ -26,7 +26,7 @@ inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; 
 // What the screens know of all entries, codebook after codebook.
 class ScreenedCodebooks {
  public:
-  explicit ScreenedCodebooks(const RvqSearchParams& p)
+  ScreenedCodebooks(const RvqSearchParams& p, bool exact_squares)
       : dim_(p.codebooks.dim), total_(total(p.codebooks)), arrays_(3 * total_) {
     int64_t padded = 0, offset = 0;
     for (int r = 0; r < p.codebooks.layers; ++r) {
@@ -35,6 +35,7 @@ class ScreenedCodebooks {
       book.entry_squares = p.entry_squares + offset;
       book.size = p.codebooks.sizes[r];
       book.padded = int(round_up(book.size, kPanel));
+      book.exact_squares = exact_squares;
       book.square = arrays_.get() + padded;
       book.norm = book.square + total_;
       book.rounding = book.norm + total_;
@@ -53,7 +54,7 @@ class ScreenedCodebooks {
   int64_t padded_total() const { return total_; }
   int64_t largest() const { return largest_; }
 
-  // Fills in the norms of entries [begin, end) of codebook r.
+  // Fills in the norms of entries [begin, end) of codebook r from their exact squares.
   void measure(int r, int begin, int end) const {
     const ScreenedCodebook& book = books_[r];
     for (int k = begin; k < end; ++k) {
@@ -63,6 +64,15 @@ class ScreenedCodebooks {
       book.norm[k] = norm_above(square);
       book.rounding[k] = 0;
     }
+  }
+  // The norms of entry k from its square in float32.
+  void measure(int r, int k, float square) const {
+    const ScreenedCodebook& book = books_[r];
+    const bool finite = square < __builtin_inff();
+    book.entry_squares[k] = finite ? double(square) : square_of(book.entries + int64_t(k) * dim_, dim_);
+    book.square[k] = square;
+    book.norm[k] = norm_above(square, dim_);
+    book.rounding[k] = 0;
   }
 
  private:
@@ -209,11 +219,12 @@ void search_blocks(const RvqSearchParams& p, const ScreenedCodebooks& books) {
 inline constexpr int kGroup = 4;  // entries read together
 inline constexpr int kGroupRows = kVectorBytes == 64 ? 4 : 2;
 
-// out[i * stride + j] = row i . entry j of kRows rows (`pitch` apart) and kGroup entries.
-template <int kRows>
+// out[i * stride + j] = row i . entry j of kRows rows (`pitch` apart) and kGroup entries; with kSquares also the
+// squared norms of the entries.
+template <int kRows, bool kSquares>
 void group_dots(const float* rows, int64_t pitch, const float* const (&entries)[kGroup], int dim, float* out,
-                int64_t stride) {
-  Vec<float> sum[kRows][kGroup] = {};
+                int64_t stride, float* squares) {
+  Vec<float> sum[kRows][kGroup] = {}, square[kGroup] = {};
   int d = 0;
   for (; d + kLanes<float> <= dim; d += kLanes<float>) {
     Vec<float> e[kGroup];
@@ -222,12 +233,19 @@ void group_dots(const float* rows, int64_t pitch, const float* const (&entries)[
       const Vec<float> r = load(rows + i * pitch + d);
       for (int j = 0; j < kGroup; ++j) sum[i][j] += r * e[j];
     }
+    if constexpr (kSquares) {
+      for (int j = 0; j < kGroup; ++j) square[j] += e[j] * e[j];
+    }
   }
-  for (int i = 0; i < kRows; ++i) {
-    for (int j = 0; j < kGroup; ++j) {
+  for (int j = 0; j < kGroup; ++j) {
+    for (int i = 0; i < kRows; ++i) {
       float total = sum_lanes<float>(sum[i][j]);
       for (int tail = d; tail < dim; ++tail) total += rows[i * pitch + tail] * entries[j][tail];
       out[i * stride + j] = total;
+    }
+    if constexpr (kSquares) {
+      squares[j] = sum_lanes<float>(square[j]);
+      for (int tail = d; tail < dim; ++tail) squares[j] += entries[j][tail] * entries[j][tail];
     }
   }
 }
@@ -247,18 +265,21 @@ inline void search_rows(const RvqSearchParams& p, const ScreenedCodebooks& books
     parallel_for((book.size + kGroup - 1) / kGroup, 8, [&](int64_t begin, int64_t end) {
       for (int64_t group = begin; group < end; ++group) {
         const int k = int(group) * kGroup;
-        books.measure(r, k, k + kGroup < book.size ? k + kGroup : book.size);
         const float* entries[kGroup];  // the last entry stands in for those beyond it: padded columns are never chosen
         for (int j = 0; j < kGroup; ++j) {
           entries[j] = book.entries + int64_t(k + j < book.size ? k + j : book.size - 1) * dim;
         }
-        int64_t n = 0;
+        float squares[kGroup];
+        float* out = dots.get() + k;
+        group_dots<1, true>(row(0).data, pitch, entries, dim, out, book.padded, squares);
+        int64_t n = 1;
         for (; n + kGroupRows <= p.count; n += kGroupRows) {
-          group_dots<kGroupRows>(row(n).data, pitch, entries, dim, dots.get() + n * book.padded + k, book.padded);
+          group_dots<kGroupRows, false>(row(n).data, pitch, entries, dim, out + n * book.padded, book.padded, nullptr);
         }
         for (; n < p.count; ++n) {
-          group_dots<1>(row(n).data, pitch, entries, dim, dots.get() + n * book.padded + k, book.padded);
+          group_dots<1, false>(row(n).data, pitch, entries, dim, out + n * book.padded, book.padded, nullptr);
         }
+        for (int j = 0; j < kGroup && k + j < book.size; ++j) books.measure(r, k + j, squares[j]);
       }
     });
     for (int64_t n = 0; n < p.count; ++n) {  // columns no group has written

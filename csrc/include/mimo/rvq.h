@@ -31,7 +31,7 @@ struct RvqSearchParams {
   const void* x;          // [count, dim]
   int64_t* codes;         // out: [layers, count]
   double* row_squares;    // out: [layers + 1, count], |residual|^2 before layer 0, 1, .. and after the last
-  double* entry_squares;  // out: [sum of sizes], |entry|^2, layers back to back
+  double* entry_squares;  // out: [sum of sizes], |entry|^2 or near it, layers back to back: finite if the entry is
   int64_t count;
   DType dtype;  // f32 or f64
   // Scratch memory of the CUDA kernels (the CPU kernels own theirs):
@@ -79,20 +79,21 @@ struct RvqBackwardParams {
 //         |fl(r^.e^) - r^.e^| <= g |r^| |e^|,   g = D u / (1 - D u)   (Higham, Accuracy and Stability, section 3.1);
 //   - r^ and e^ may be r and e rounded to bfloat16: |r^.e^ - r.e| <= |r^| |e^ - e| + |r^ - r| |e|, with the norms of
 //     the actual rounding errors, which are about half of what the worst case 2^-9 |r| would give;
-//   - |e|^2 rounded to float32 and the two operations that form score and bound: at most 3 u |e|^2 + 4 u |r| |e|,
-//     with the float64 error of score(k) itself (below 2^-40 of the same norms) in the slack of the constants.
+//   - |e|^2 summed in float32 in any order: g |e|^2;
+//   - the operations that form score and bound: at most 3 u |e|^2 + 4 u |r| |e|, with the float64 error of score(k)
+//     itself (below 2^-40 of the same norms) in the slack of the constants.
 // Together, with every norm rounded up,
 //     |screened(k) - score(k)| <= E(k) = |e| (A |r| + 2 |r^ - r| + B |e|) + 2 |r^| |e^ - e| + tiny
-// with A = 2.02 g + 8 u (|r^| |e^| exceeds |r| |e| by 0.8 % at most), B = 4 u, and tiny = D 2^-123 for products and
-// sums below the normal range. A non-finite intermediate makes the comparison false and so makes its k a candidate:
-// overflow costs time, never correctness.
+// with A = 2.02 g + 8 u (|r^| |e^| exceeds |r| |e| by 0.8 % at most), B = 1.01 g + 4 u, and tiny = D 2^-123 for
+// products and sums below the normal range. A non-finite intermediate makes the comparison false and so makes its k a
+// candidate: overflow costs time, never correctness.
 struct RvqBound {
   float row, entry, tiny;  // A, B, tiny
 };
 inline RvqBound rvq_bound(int dim) {
   const double unit = 1.0 / (1 << 24), sum = dim * unit;
   const double gamma = sum < 0.5 ? sum / (1 - sum) : double(__builtin_huge_val());
-  return {float(2.02 * gamma + 8 * unit), float(4 * unit), float(dim) * 0x1p-123f};
+  return {float(2.02 * gamma + 8 * unit), float(1.01 * gamma + 4 * unit), float(dim) * 0x1p-123f};
 }
 inline constexpr float kRvqRoundUp = 1.0f + 0x1p-21f;  // times a norm rounded to float32 is no less than the norm
 
