@@ -1,6 +1,8 @@
 // Argument checks and launch helpers behind torch_api.h.
 #include "common/torch_api.h"
 
+#include <stdexcept>
+
 #if defined(MIMO_WITH_CUDA)
 // Lives in libtorch_cuda.so; weak, so that the same file also loads under a CPU-only torch.
 extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** stream);
@@ -39,6 +41,8 @@ std::string device_name(const Tensor& t) {
 }
 
 }  // namespace
+
+void raise(const std::string& message) { throw std::runtime_error(message); }
 
 std::string shape_text(const Tensor& t) {
   std::string text = "[";

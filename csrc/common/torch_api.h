@@ -11,6 +11,7 @@
 #include <torch/headeronly/core/ScalarType.h>
 
 #include <initializer_list>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -22,8 +23,21 @@ namespace mimo {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// Throws RuntimeError with a message that names op, argument, expectation and what came.
-#define MIMO_CHECK(condition, ...) STD_TORCH_CHECK(condition, __VA_ARGS__)
+// Raises RuntimeError with a message that names op, argument, expectation and what came. (STD_TORCH_CHECK would put the
+// path of our source file before it.)
+#define MIMO_CHECK(condition, ...)                             \
+  do {                                                         \
+    if (!(condition)) ::mimo::raise(::mimo::text(__VA_ARGS__)); \
+  } while (0)
+
+[[noreturn]] void raise(const std::string& message);
+
+template <class... Parts>
+std::string text(const Parts&... parts) {
+  std::ostringstream out;
+  (out << ... << parts);
+  return out.str();
+}
 
 std::string describe(const Tensor& t);  // "float32 [3, 1280] on cpu"
 std::string shape_text(const Tensor& t);

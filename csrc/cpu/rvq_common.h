@@ -165,13 +165,6 @@ inline float norm_above(float square, int dim) {
   return std::sqrt(square + float(dim) * 0x1p-125f) * (1.0f + float(dim) * 0x1p-23f) * kRvqRoundUp;
 }
 
-inline bool any(Vec<int32_t> mask) {
-  long long parts[kVectorBytes / 8], all = 0;
-  std::memcpy(parts, &mask, sizeof mask);
-  for (long long part : parts) all |= part;
-  return all != 0;
-}
-
 // The code of `row`, given its screened dot products with all entries. `row_rounding` >= |r^ - r|.
 inline int choose(const float* dots, const ScreenedCodebook& book, const RvqBound& bound, Row<float> row,
                   double row_square, float row_rounding, int dim) {

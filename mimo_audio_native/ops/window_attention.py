@@ -18,7 +18,7 @@ def window_attention(
     """Row i attends to rows i - left .. i + right (inclusive) of its own sequence.
 
     Args:
-        q, k, v: [T, H, D] packed rows, float32, bfloat16, float16 or float64; D from 16 to 128 in steps of 8. Rows of D
+        q, k, v: [T, H, D] packed rows, float32, bfloat16, float16 or float64; D from 8 to 128 in steps of 8. Rows of D
             elements are read where they lie (slices of a fused [T, 3, H, D] are not copied).
         cu_seqlens: [B + 1] int32, offsets of the sequences from 0 to T, sequences may be empty; None: one sequence.
         left, right: rows seen before and after; -1 for no limit. Causal is right = 0.

@@ -141,7 +141,7 @@ def tiny_config(**changes: object) -> TokenizerConfig:
         "decoder_layers": 2,
         "decoder_attention_heads": 2,
         "decoder_ffn_dim": 32,
-        "vocoder_dim": 8,
+        "vocoder_dim": 16,
         "vocoder_intermediate_dim": 16,
         "vocoder_num_layers": 2,
         "vocoder_attention_heads": 2,

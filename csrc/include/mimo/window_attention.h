@@ -7,7 +7,7 @@
 
 namespace mimo {
 
-inline constexpr int kMinHeadDim = 16, kMaxHeadDim = 128;
+inline constexpr int kMinHeadDim = 8, kMaxHeadDim = 128;
 
 // [T, H, D] with contiguous rows of D elements, for instance a slice of a fused [T, 3, H, D].
 struct PackedHeads {
