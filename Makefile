@@ -14,7 +14,7 @@ NATIVE_SOURCES := $(shell find csrc cmake CMakeLists.txt pyproject.toml -type f)
 .PHONY: demo test lint format bench clean
 
 demo: $(VENV)/.installed
-	$(BIN)/mimo-audio demo $(AUDIO)
+	$(BIN)/mimo-audio demo --force $(AUDIO)
 
 test: $(VENV)/.installed
 	$(BIN)/pytest

@@ -33,15 +33,7 @@ inline Framing framing_of(const char* op, int64_t length, const Tensor& window, 
   MIMO_CHECK(center || padding == "same", op, ": padding must be \"center\" or \"same\", got \"", padding, "\"");
   MIMO_CHECK(!center || length > 0, op, ": wave must have at least one sample for padding \"center\", got length ",
              length);
-  Framing f{};
-  f.length = length;
-  f.frames = center ? 1 + length / hop : length / hop;
-  f.n_fft = int32_t(n_fft);
-  f.hop = int32_t(hop);
-  f.left = int32_t(center ? n_fft / 2 : (n_fft - hop) >> 1);
-  f.window_length = int32_t(window.size(0));
-  f.window_left = int32_t(n_fft - window.size(0)) / 2;
-  return f;
+  return make_framing(length, window.size(0), n_fft, hop, center);
 }
 
 // Checks what istft and vocoder_head add frames up with; window [n_fft].

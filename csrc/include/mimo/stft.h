@@ -31,6 +31,21 @@ struct Framing {
   int32_t window_left;    // zeros before the window
 };
 
+// "center" padding has n_fft / 2 samples before the signal and T = 1 + L / hop, "same" (n_fft - hop) / 2 and T = L /
+// hop.
+[[gnu::always_inline]] constexpr Framing make_framing(int64_t length, int64_t window_length, int64_t n_fft, int64_t hop,
+                                                      bool center) {
+  Framing f{};
+  f.length = length;
+  f.frames = center ? 1 + length / hop : length / hop;
+  f.n_fft = int32_t(n_fft);
+  f.hop = int32_t(hop);
+  f.left = int32_t(center ? n_fft / 2 : (n_fft - hop) >> 1);
+  f.window_length = int32_t(window_length);
+  f.window_left = int32_t(n_fft - window_length) / 2;
+  return f;
+}
+
 // Always inlined: CPU kernels may define no shared inline functions (cpu/isa.h).
 [[gnu::always_inline]] constexpr int64_t reflect(int64_t index, int64_t length) {
   if (index < 0) index = -index;  // padding is even around sample 0
