@@ -4,6 +4,12 @@
 #include <cstdlib>
 #include <cstring>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace mimo {
 namespace {
 
@@ -20,7 +26,25 @@ CpuIsa detect() {
   return CpuIsa::baseline;
 }
 
+bool detect_amx() {
+#if defined(__x86_64__) && defined(__linux__)
+  unsigned a, b, c, d;
+  if (std::getenv("MIMO_CPU_ISA") || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  const bool tiles = (d >> 24 & 1) && (d >> 22 & 1);                             // AMX-TILE, AMX-BF16
+  const bool convert = __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);  // AVX512_BF16
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;  // arch_prctl: the kernel saves tiles only on request
+  return tiles && convert && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
 }  // namespace
+
+bool cpu_has_amx() {
+  static const bool amx = detect_amx();
+  return amx;
+}
 
 CpuIsa cpu_isa() {
   static const CpuIsa isa = detect();

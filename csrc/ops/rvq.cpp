@@ -1,6 +1,10 @@
 // torch.ops.mimo.rvq_*: schemas, checks, allocation, dispatch. Definition: mimo_audio_native/reference/rvq.py.
 #include "mimo/rvq.h"
 
+#include <algorithm>
+#include <cmath>
+#include <tuple>
+
 #include "common/torch_api.h"
 
 namespace mimo {
@@ -31,14 +35,28 @@ Codebooks codebooks_of(const char* op, const std::vector<Tensor>& tensors, std::
   return out;
 }
 
+void check_codes(const char* op, const Tensor& codes, const Tensor& codebook) {
+  check_dim(op, "codes", codes, 2, "[R, N]");
+  check_dtype(op, "codes", codes, {ScalarType::Long});
+  check_same_device(op, "codes", codes, "codebooks[0]", codebook);
+}
+
+void check_code_range(const char* op, const int64_t* codes, int64_t count, const Codebooks& codebooks) {
+  for (int64_t r = 0; r < codebooks.layers; ++r) {
+    for (int64_t n = 0; n < count; ++n) {
+      const int64_t code = codes[r * count + n];
+      MIMO_CHECK(code >= 0 && code < codebooks.sizes[r], op, ": codes[", r, ", ", n, "] must be in 0 .. ",
+                 codebooks.sizes[r] - 1, ", got ", code);
+    }
+  }
+}
+
 Tensor rvq_decode(const Tensor& codes, const std::vector<Tensor>& codebooks) {
   const char* op = "rvq_decode";
   std::vector<Tensor> hold;
   RvqDecodeParams p{};
   p.codebooks = codebooks_of(op, codebooks, hold);
-  check_dim(op, "codes", codes, 2, "[R, N]");
-  check_dtype(op, "codes", codes, {ScalarType::Long});
-  check_same_device(op, "codes", codes, "codebooks[0]", codebooks[0]);
+  check_codes(op, codes, codebooks[0]);
   MIMO_CHECK(codes.size(0) <= p.codebooks.layers, op, ": codes must have at most ", p.codebooks.layers,
              " rows (one per codebook), got ", describe(codes));
   const Tensor dense = torch::stable::contiguous(codes);
@@ -46,23 +64,170 @@ Tensor rvq_decode(const Tensor& codes, const std::vector<Tensor>& codebooks) {
   p.codes = dense.const_data_ptr<int64_t>();
   p.count = codes.size(1);
   p.dtype = dtype_of(op, "codebooks[0]", codebooks[0]);
-  if (codes.is_cpu()) {
-    for (int64_t r = 0; r < codes.size(0); ++r) {
-      for (int64_t n = 0; n < p.count; ++n) {
-        const int64_t code = p.codes[r * p.count + n];
-        MIMO_CHECK(code >= 0 && code < p.codebooks.sizes[r], op, ": codes[", r, ", ", n, "] must be in 0 .. ",
-                   p.codebooks.sizes[r] - 1, ", got ", code);
-      }
-    }
-  }
+  if (codes.is_cpu()) check_code_range(op, p.codes, p.count, p.codebooks);
   Tensor out = torch::stable::new_empty(codebooks[0], {p.count, p.codebooks.dim});
   p.out = out.mutable_data_ptr();
   MIMO_RUN(op, codes, rvq_decode, p);
   return out;
 }
 
+bool runs_cuda_kernels([[maybe_unused]] const Tensor& t) {
+#if defined(MIMO_EMULATOR)
+  return true;
+#else
+  return t.is_cuda();
+#endif
+}
+
+void check_x(const char* op, const Tensor& x, const std::vector<Tensor>& codebooks) {
+  check_dim(op, "x", x, 2, "[N, D]");
+  check_same_dtype(op, "x", x, "codebooks[0]", codebooks[0]);
+  check_same_device(op, "x", x, "codebooks[0]", codebooks[0]);
+  MIMO_CHECK(x.size(1) == codebooks[0].size(1), op, ": x must have the width D of codebooks[0] (", codebooks[0].size(1),
+             "), got ", describe(x));
+}
+
+int64_t entries_of(const Codebooks& codebooks) {
+  int64_t total = 0;
+  for (int r = 0; r < codebooks.layers; ++r) total += codebooks.sizes[r];
+  return total;
+}
+
+struct Search {
+  Tensor x, codes, row_squares;  // x contiguous
+  Codebooks codebooks;
+};
+
+Search search(const char* op, const Tensor& x, const std::vector<Tensor>& tensors, std::vector<Tensor>& hold) {
+  const Codebooks books = codebooks_of(op, tensors, hold);
+  check_x(op, x, tensors);
+  const int64_t count = x.size(0), total = entries_of(books);
+  Search s{torch::stable::contiguous(x), torch::stable::new_empty(x, {books.layers, count}, ScalarType::Long),
+           torch::stable::new_empty(x, {books.layers + 1, count}, ScalarType::Double), books};
+  Tensor entry_squares = torch::stable::new_empty(x, {total}, ScalarType::Double);
+  RvqSearchParams p{};
+  p.codebooks = books;
+  p.x = s.x.const_data_ptr();
+  p.codes = s.codes.mutable_data_ptr<int64_t>();
+  p.row_squares = s.row_squares.mutable_data_ptr<double>();
+  p.entry_squares = entry_squares.mutable_data_ptr<double>();
+  p.count = count;
+  p.dtype = dtype_of(op, "x", x);
+  if (count == 0) return s;
+  if (runs_cuda_kernels(x)) {
+    int64_t largest = 0;
+    for (int r = 0; r < books.layers; ++r) largest = std::max<int64_t>(largest, books.sizes[r]);
+    const int64_t rows = std::min(count, kRvqRowsPerPass);
+    const bool screens = p.dtype == DType::f32;
+    Tensor residual = torch::stable::new_empty(x, {count, books.dim});
+    Tensor screen = torch::stable::new_empty(x, {screens ? total : 0, 2}, ScalarType::Float);
+    Tensor dots = torch::stable::new_empty(x, {screens ? rows : 0, largest}, ScalarType::Float);
+    p.residual = residual.mutable_data_ptr();
+    p.screen = screen.mutable_data_ptr<float>();
+    p.dots = dots.mutable_data_ptr<float>();
+    MIMO_RUN(op, x, rvq_search, p);
+    return s;
+  }
+  MIMO_RUN(op, x, rvq_search, p);
+  // The squared norms in float64 are finite exactly if the numbers are, up to 1e150 in float64 input.
+  for (int64_t r = 0, at = 0; r < books.layers; ++r) {
+    for (int64_t k = 0; k < books.sizes[r]; ++k, ++at) {
+      MIMO_CHECK(std::isfinite(p.entry_squares[at]), op, ": codebooks[", r,
+                 "] must be finite, got NaN or infinity in entry ", k);
+    }
+  }
+  for (int64_t n = 0; n < count; ++n) {
+    MIMO_CHECK(std::isfinite(p.row_squares[n]), op, ": x must be finite, got NaN or infinity in row ", n);
+  }
+  return s;
+}
+
+Tensor rvq_encode(const Tensor& x, const std::vector<Tensor>& codebooks) {
+  std::vector<Tensor> hold;
+  return search("rvq_encode", x, codebooks, hold).codes;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> rvq_quantize(const Tensor& x, const std::vector<Tensor>& codebooks) {
+  const char* op = "rvq_quantize";
+  std::vector<Tensor> hold;
+  const Search s = search(op, x, codebooks, hold);
+  const int64_t count = x.size(0), dim = x.size(1), total = entries_of(s.codebooks);
+
+  Tensor quantized = torch::stable::new_empty(x, {count, dim});
+  RvqDecodeParams decode{};
+  decode.codebooks = s.codebooks;
+  decode.codes = s.codes.const_data_ptr<int64_t>();
+  decode.out = quantized.mutable_data_ptr();
+  decode.count = count;
+  decode.dtype = dtype_of(op, "x", x);
+  MIMO_RUN(op, x, rvq_decode, decode);
+
+  Tensor commitment = torch::stable::new_empty(x, {s.codebooks.layers});
+  Tensor counts = torch::stable::new_empty(x, {total});
+  Tensor sums = torch::stable::new_empty(x, {total, dim});
+  Tensor residual = torch::stable::new_empty(x, {runs_cuda_kernels(x) ? count : 0, dim});
+  RvqStatisticsParams p{};
+  p.codebooks = s.codebooks;
+  p.x = s.x.const_data_ptr();
+  p.codes = decode.codes;
+  p.row_squares = s.row_squares.const_data_ptr<double>();
+  p.commitment = commitment.mutable_data_ptr();
+  p.counts = counts.mutable_data_ptr();
+  p.sums = sums.mutable_data_ptr();
+  p.residual = residual.mutable_data_ptr();
+  p.count = count;
+  p.dtype = decode.dtype;
+  MIMO_RUN(op, x, rvq_statistics, p);
+  return {quantized, s.codes, commitment, counts, sums};
+}
+
+Tensor rvq_quantize_backward(const Tensor& grad_quantized, const Tensor& grad_commitment, const Tensor& x,
+                             const Tensor& codes, const std::vector<Tensor>& codebooks) {
+  const char* op = "rvq_quantize_backward";
+  std::vector<Tensor> hold;
+  RvqBackwardParams p{};
+  p.codebooks = codebooks_of(op, codebooks, hold);
+  check_x(op, x, codebooks);
+  check_codes(op, codes, codebooks[0]);
+  const auto check_like_x = [&](const char* name, const Tensor& t, std::initializer_list<int64_t> sizes) {
+    check_dim(op, name, t, int64_t(sizes.size()), sizes.size() == 1 ? "[R]" : "[N, D]");
+    check_same_dtype(op, name, t, "x", x);
+    check_same_device(op, name, t, "x", x);
+    int64_t i = 0;
+    for (int64_t size : sizes) {
+      MIMO_CHECK(t.size(i) == size, op, ": ", name, " must have size ", size, " in dimension ", i, ", got ",
+                 describe(t));
+      ++i;
+    }
+  };
+  check_like_x("grad_quantized", grad_quantized, {x.size(0), x.size(1)});
+  check_like_x("grad_commitment", grad_commitment, {p.codebooks.layers});
+  MIMO_CHECK(codes.size(0) == p.codebooks.layers && codes.size(1) == x.size(0), op, ": codes must be [",
+             p.codebooks.layers, ", ", x.size(0), "], got ", describe(codes));
+  for (const Tensor* t : {&grad_quantized, &grad_commitment, &x, &codes}) hold.push_back(torch::stable::contiguous(*t));
+  const Tensor* dense = &hold[hold.size() - 4];
+  p.grad_quantized = dense[0].const_data_ptr();
+  p.grad_commitment = dense[1].const_data_ptr();
+  p.x = dense[2].const_data_ptr();
+  p.codes = dense[3].const_data_ptr<int64_t>();
+  p.count = x.size(0);
+  p.dtype = dtype_of(op, "x", x);
+  if (codes.is_cpu()) check_code_range(op, p.codes, p.count, p.codebooks);
+  Tensor grad_x = torch::stable::new_empty(x, {p.count, p.codebooks.dim});
+  p.grad_x = grad_x.mutable_data_ptr();
+  MIMO_RUN(op, x, rvq_quantize_backward, p);
+  return grad_x;
+}
+
 }  // namespace
 }  // namespace mimo
 
-MIMO_DEF(m.def("rvq_decode(Tensor codes, Tensor[] codebooks) -> Tensor");)
-MIMO_IMPL(m.impl("rvq_decode", TORCH_BOX(&mimo::rvq_decode));)
+MIMO_DEF(m.def("rvq_decode(Tensor codes, Tensor[] codebooks) -> Tensor");
+         m.def("rvq_encode(Tensor x, Tensor[] codebooks) -> Tensor");
+         m.def("rvq_quantize(Tensor x, Tensor[] codebooks) -> (Tensor quantized, Tensor codes, Tensor commitment, "
+               "Tensor counts, Tensor sums)");
+         m.def("rvq_quantize_backward(Tensor grad_quantized, Tensor grad_commitment, Tensor x, Tensor codes, "
+               "Tensor[] codebooks) -> Tensor");)
+MIMO_IMPL(m.impl("rvq_decode", TORCH_BOX(&mimo::rvq_decode)); m.impl("rvq_encode", TORCH_BOX(&mimo::rvq_encode));
+          m.impl("rvq_quantize", TORCH_BOX(&mimo::rvq_quantize));
+          m.impl("rvq_quantize_backward", TORCH_BOX(&mimo::rvq_quantize_backward));)
