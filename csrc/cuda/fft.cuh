@@ -1,7 +1,7 @@
 // Real FFTs in shared memory, for the kernels of stft, log_mel and vocoder_head.
 //
 // n_fft real samples x are N = n_fft / 2 complex numbers z[j] = x[2j] + i x[2j + 1]; one complex FFT of N points and a
-// combination of bins k and N - k (unpack) give the n_fft / 2 + 1 bins of x; the inverse runs backwards (pack).
+// combination of bins k and N - k give the n_fft / 2 + 1 bins of x; the inverse runs backwards.
 //
 // A team of 32 to 256 threads (threadIdx.x) owns one frame and its buffer of N + 1 complex values; a block holds
 // several teams (threadIdx.y) and the tables they share. A pass of radix R reads N values into registers, at most
@@ -10,13 +10,17 @@
 //
 //   values j, j + N/R, .. -> registers -> team barrier -> (j - k) R + k, + span, ..  -> team barrier      k = j % span
 //
-// where span is the product of the radices before. The first pass can read from anywhere (a framed wave, say), so input
-// never goes through shared memory. Odd radices come first: writes with an odd stride hit different banks. 960 samples
-// take the three passes 15, 8, 4 with 32 threads, which then synchronise as a warp.
+// where span is the product of the radices before. Odd radices come first: writes with an odd stride hit different
+// banks. 960 samples take the three passes 15, 8, 4 with 32 threads, which then synchronise as a warp. Input goes into
+// the buffer before the first pass: read inside it, code that reflects and windows would be unrolled 16 times and
+// spill.
 //
 // Twiddles are stored in the order in which a pass reads them, so that lanes read neighbours, and are rounded from
 // float64: together with at most 7 passes that keeps float32 results within 1e-6 of the frame's largest bin. An inverse
 // FFT is a forward one with real and imaginary parts swapped on the way in and out.
+//
+// Shared memory is 3 N / 2 complex values for the tables and N + 1 for each team: 21 KB for 960 samples in float32, 82
+// KB for 8192; in float64 8192 samples take 160 KB, and the kernels that overlap-add them need Hopper's 227 KB.
 //
 // All threads of a block must take part in every member function.
 #pragma once
@@ -213,7 +217,7 @@ class Fft {
   __device__ __forceinline__ Fft(const FftPlan& plan, Complex<T>* shared)
       : plan_(plan), roots_(shared), twiddles_(shared + plan.half / 2 + 1), buffers_(shared + tables(plan)) {
     const int thread = int(threadIdx.y * blockDim.x + threadIdx.x), threads = int(blockDim.x * blockDim.y);
-    // The roots of unpack and pack are what a last pass of radix 2 would use, half of it.
+    // The roots that combine bins are what a last pass of radix 2 would use, half of it.
     Complex<T>* table = twiddles_;
     for (int pass = 1, span = plan.radix[0]; pass <= plan.passes; ++pass) {
       const bool roots = pass == plan.passes;
@@ -269,7 +273,7 @@ class Fft {
 
   // Inverse real FFT of the bins fetch(0 .. N), times `scale`: sample(frame buffer, i) then reads
   //   scale (Re X[0] + (-1)^i Re X[N] + 2 Re sum_{0 < k < N} X[k] e^(2 pi i k i / n_fft)).
-  // fetch may read entries k and N - k of the buffer, whichever thread wrote them, after a team_sync.
+  // fetch(k) and fetch(N - k) may read those entries of the buffer, if forward's emit wrote them.
   template <class Fetch>
   __device__ __forceinline__ void inverse(Fetch fetch, T scale) const {
     const int half = plan_.half;
@@ -293,7 +297,7 @@ class Fft {
   }
 
  private:
-  // The twiddles of all passes and the roots of unpack and pack.
+  // The twiddles of all passes and the roots that combine bins k and N - k.
   __host__ __device__ static int tables(const FftPlan& plan) { return plan.half - plan.radix[0] + plan.half / 2 + 1; }
 
   // Complex FFT in the buffer.

@@ -8,6 +8,7 @@
 #include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -151,6 +152,10 @@ void run_fibre() {
 
 void prepare(Fibre& fibre) {
   if (!fibre.stack) fibre.stack.reset(new unsigned char[kStackBytes]);
+#if defined(__SANITIZE_ADDRESS__)
+  // A fibre abandoned in a failed launch never unwound: its frames' red zones are still marked.
+  __asan_unpoison_memory_region(fibre.stack.get(), kStackBytes);
+#endif
   auto top = (reinterpret_cast<uintptr_t>(fibre.stack.get()) + kStackBytes) & ~uintptr_t(15);
   void** stack = reinterpret_cast<void**>(top);
   *--stack = nullptr;  // keeps the stack aligned as after a call

@@ -44,7 +44,8 @@ def istft(spectrum: Tensor, window: Tensor, hop: int) -> Tensor:
         TypeError: spectrum is not complex.
         RuntimeError: wrong shapes, dtypes, devices or sizes; a window that requires grad.
 
-    Equivalent to ``F.fold`` of ``torch.fft.irfft(spectrum) * window``, divided by ``F.fold`` of ``window ** 2``, trimmed.
+    Equivalent to ``F.fold`` of ``torch.fft.irfft(spectrum) * window``, divided by ``F.fold`` of ``window ** 2``, and
+    trimmed.
     """
     if not spectrum.is_complex():
         raise TypeError(f"istft: spectrum must be complex64 or complex128, got {spectrum.dtype}")

@@ -54,7 +54,7 @@ def overlap_add(frames: Tensor, window: Tensor, hop: int) -> Tensor:
 
     Divides by the overlap-added squared window, then trims (n_fft - hop) / 2 samples at both ends.
     """
-    batch, count, n_fft = frames.shape
+    _, count, n_fft = frames.shape
     total = (count - 1) * hop + n_fft
 
     def add(pieces: Tensor) -> Tensor:  # [B, T, n_fft] -> [B, total]
