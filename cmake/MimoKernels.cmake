@@ -2,7 +2,7 @@
 list(TRANSFORM MIMO_OPS REPLACE "(.+)" "csrc/cpu/\\1.cpp" OUTPUT_VARIABLE MIMO_CPU_SOURCES)
 list(TRANSFORM MIMO_OPS REPLACE "(.+)" "csrc/cuda/\\1.cu" OUTPUT_VARIABLE MIMO_CUDA_SOURCES)
 
-add_library(mimo_cpu STATIC csrc/common/cpu_dispatch.cpp csrc/cpu/memory.cpp)
+add_library(mimo_cpu STATIC csrc/common/cpu_dispatch.cpp csrc/cpu/memory.cpp csrc/cpu/fft_plan.cpp)
 target_include_directories(mimo_cpu PRIVATE csrc csrc/include)
 foreach(isa ${MIMO_ISAS})
   add_library(mimo_cpu_${isa} OBJECT ${MIMO_CPU_SOURCES})

@@ -42,7 +42,7 @@ set(MIMO_BUILD_INFO
 # Compiles against torch's stable ABI. libtorch.so pulls in libtorch_cpu and, in a CUDA torch, libtorch_cuda.
 function(mimo_link_torch target)
   target_compile_definitions(${target} PRIVATE TORCH_TARGET_VERSION=${MIMO_TORCH_TARGET})
-  target_include_directories(${target} PRIVATE csrc csrc/include)
+  target_include_directories(${target} PRIVATE "${PROJECT_SOURCE_DIR}/csrc" "${PROJECT_SOURCE_DIR}/csrc/include")
   target_include_directories(${target} SYSTEM PRIVATE "${MIMO_TORCH}/include")
   target_link_libraries(${target} PRIVATE -Wl,--no-as-needed "${MIMO_TORCH}/lib/libtorch.so" -Wl,--as-needed
                                           "${MIMO_TORCH}/lib/libtorch_cpu.so")

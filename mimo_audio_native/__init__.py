@@ -3,18 +3,15 @@
 Needs torch only. Every op has a plain-torch definition of the same name in ``mimo_audio_native.reference``.
 """
 
-import torch  # before _C, which links against its libraries
+import torch  # noqa: F401  (before _C, which links against its libraries)
 
 from mimo_audio_native._C import build_info  # registers torch.ops.mimo.*
 from mimo_audio_native.mel import mel_filterbank
+from mimo_audio_native.ops.log_mel import log_mel
 from mimo_audio_native.ops.rvq import rvq_decode, rvq_encode, rvq_quantize
-from mimo_audio_native.reference import (
-    istft,
-    log_mel,
-    stft,
-    vocoder_head,
-    window_attention,
-)
+from mimo_audio_native.ops.stft import istft, stft
+from mimo_audio_native.ops.vocoder_head import vocoder_head
+from mimo_audio_native.ops.window_attention import window_attention
 
 __all__ = [
     "build_info",

@@ -3,8 +3,11 @@
 #include <pybind11/pybind11.h>
 
 #include "emulator/emulator.h"
+#include "emulator/self_test.h"
 
 PYBIND11_MODULE(_emulator, m) {
   m.def("shuffle_threads", &mimo::emulator::shuffle_threads, pybind11::arg("seed"),
         "Run the threads of each block in an order drawn from `seed` (0: in index order).");
+  m.def("self_test", &mimo::emulator::self_test, pybind11::arg("name"),
+        "Run a small kernel of emulator/self_test.cpp; its result, or the launch's error.");
 }

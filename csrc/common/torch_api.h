@@ -41,14 +41,16 @@ DType dtype_of(const char* op, const char* name, const Tensor& t);  // f32, f64,
 //   MIMO_RUN("rvq_decode", x, rvq_decode, params)
 #if defined(MIMO_EMULATOR)
 #define MIMO_NAMESPACE mimo_emu
+#define MIMO_ON_DEVICE(tensor) true
 #define MIMO_RUN(op, tensor, kernel, params) ::mimo::check_launch(op, ::mimo::cuda::kernel(params, nullptr))
 #define MIMO_IMPL(...) \
   STABLE_TORCH_LIBRARY_IMPL(mimo_emu, CPU, m) { __VA_ARGS__ }
 #elif defined(MIMO_WITH_CUDA)
 #define MIMO_NAMESPACE mimo
+#define MIMO_ON_DEVICE(tensor) (tensor).is_cuda()
 #define MIMO_RUN(op, tensor, kernel, params)                                                       \
   do {                                                                                             \
-    if ((tensor).is_cuda()) {                                                                      \
+    if (MIMO_ON_DEVICE(tensor)) {                                                                  \
       ::torch::stable::accelerator::DeviceGuard guard((tensor).get_device_index());                \
       ::mimo::check_launch(op, ::mimo::cuda::kernel(params, ::mimo::current_cuda_stream(tensor))); \
     } else {                                                                                       \
@@ -62,6 +64,23 @@ DType dtype_of(const char* op, const char* name, const Tensor& t);  // f32, f64,
 #define MIMO_RUN(op, tensor, kernel, params) MIMO_CPU_SELECT(kernel)(params)
 #define MIMO_IMPL(...) \
   STABLE_TORCH_LIBRARY_IMPL(mimo, CPU, m) { __VA_ARGS__ }
+#endif
+
+// MIMO_RUN for a kernel whose CUDA form wants device memory beside its arguments: cuda::kernel_workspace(params) says
+// how many bytes, params.workspace gets them. CPU kernels take their own (Scratch).
+#if defined(MIMO_EMULATOR) || defined(MIMO_WITH_CUDA)
+#define MIMO_RUN_WITH_WORKSPACE(op, tensor, kernel, params)                                                          \
+  do {                                                                                                               \
+    std::vector<::mimo::Tensor> hold_;                                                                               \
+    if (MIMO_ON_DEVICE(tensor)) {                                                                                    \
+      hold_.push_back(                                                                                               \
+          ::torch::stable::new_empty(tensor, {::mimo::cuda::kernel##_workspace(params)}, ::mimo::ScalarType::Byte)); \
+      (params).workspace = hold_.back().mutable_data_ptr();                                                          \
+    }                                                                                                                \
+    MIMO_RUN(op, tensor, kernel, params);                                                                            \
+  } while (0)
+#else
+#define MIMO_RUN_WITH_WORKSPACE(op, tensor, kernel, params) MIMO_RUN(op, tensor, kernel, params)
 #endif
 
 // MIMO_OPS(m.def("name(Tensor x) -> Tensor"); ...) declares schemas; MIMO_IMPL(m.impl("name", TORCH_BOX(&name));)

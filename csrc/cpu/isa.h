@@ -12,6 +12,10 @@
 #include <cstring>
 #include <type_traits>
 
+#if defined(__SSE4_1__)
+#include <immintrin.h>
+#endif
+
 #include "mimo/parallel.h"
 
 #if !defined(MIMO_ISA)
@@ -58,6 +62,22 @@ inline T sum_lanes(Vec<T> v) {
   T total = 0;
   for (int i = 0; i < kLanes<T>; ++i) total += v[i];
   return total;
+}
+
+// Whether any lane of a comparison's result is true.
+inline __attribute__((always_inline)) bool any(Vec<int32_t> mask) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0;
+#elif defined(__AVX2__)
+  return !_mm256_testz_si256((__m256i)mask, (__m256i)mask);
+#elif defined(__SSE4_1__)
+  return !_mm_testz_si128((__m128i)mask, (__m128i)mask);
+#else
+  for (int i = 0; i < kLanes<int32_t>; ++i) {
+    if (mask[i]) return true;
+  }
+  return false;
+#endif
 }
 
 // Uninitialised scratch memory, aligned to a cache line, freed with the object.

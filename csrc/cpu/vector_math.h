@@ -80,8 +80,10 @@ inline void sincos(Vec<float> x, Vec<float>& sine, Vec<float>& cosine) {
   const Vec<float> s1 = swap ? c : s, c1 = swap ? s : c;
   sine = (quadrant & 2) != 0 ? -s1 : s1;
   cosine = ((quadrant + 1) & 2) != 0 ? -c1 : c1;
+  const Vec<int32_t> far = ~((x < 8192.0f) & (x > -8192.0f));  // also NaN and infinities
+  if (!any(far)) return;
   for (int i = 0; i < kLanes<float>; ++i) {
-    if (!(x[i] < 8192.0f && x[i] > -8192.0f)) {  // also NaN and infinities
+    if (far[i]) {
       sine[i] = ::sinf(x[i]);
       cosine[i] = ::cosf(x[i]);
     }

@@ -27,7 +27,10 @@ def rvq_encode(x: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
 
 
 def rvq_decode(codes: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
-    """Sum of the chosen entries. codes [R', N] with R' <= R (the first R' layers), codebooks R tensors [K_r, D] -> [N, D]."""
+    """Sum of the chosen entries.
+
+    codes [R', N] with R' <= R (the first R' layers), codebooks R tensors [K_r, D] -> [N, D].
+    """
     total = codebooks[0].new_zeros((codes.shape[1], codebooks[0].shape[1]))
     for index, codebook in zip(codes, codebooks, strict=False):
         total = total + codebook[index]

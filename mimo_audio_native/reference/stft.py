@@ -43,7 +43,10 @@ def _centred(window: Tensor, n_fft: int) -> Tensor:
 
 def stft(wave: Tensor, window: Tensor, n_fft: int, hop: int, padding: str = "center") -> Tensor:
     """wave [B, L], window [W <= n_fft] (zero-padded around its centre) -> complex spectrum [B, T, n_fft // 2 + 1]."""
-    return torch.fft.rfft(_frames(wave, n_fft, hop, padding) * _centred(window, n_fft))
+    frames = _frames(wave, n_fft, hop, padding) * _centred(window, n_fft)
+    if frames.numel() == 0:  # which rfft does not take
+        return torch.complex(frames, frames)[..., : n_fft // 2 + 1]
+    return torch.fft.rfft(frames)
 
 
 def overlap_add(frames: Tensor, window: Tensor, hop: int) -> Tensor:
@@ -52,8 +55,6 @@ def overlap_add(frames: Tensor, window: Tensor, hop: int) -> Tensor:
     Divides by the overlap-added squared window, then trims (n_fft - hop) / 2 samples at both ends.
     """
     batch, count, n_fft = frames.shape
-    if count == 0:
-        return frames.new_zeros((batch, 0))
     total = (count - 1) * hop + n_fft
 
     def add(pieces: Tensor) -> Tensor:  # [B, T, n_fft] -> [B, total]
@@ -66,4 +67,6 @@ def overlap_add(frames: Tensor, window: Tensor, hop: int) -> Tensor:
 
 def istft(spectrum: Tensor, window: Tensor, hop: int) -> Tensor:
     """Inverse of stft(padding="same"). spectrum complex [B, T, n_fft // 2 + 1], window [n_fft] -> wave [B, T * hop]."""
+    if spectrum.numel() == 0:  # which irfft does not take
+        return window.new_zeros((len(spectrum), spectrum.shape[1] * hop))
     return overlap_add(torch.fft.irfft(spectrum, len(window)), window, hop)

@@ -3,6 +3,8 @@
 MiMo-Audio report, section 2.1 (Vocos): the network predicts log-magnitude and phase, an inverse STFT makes the wave.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -21,5 +23,5 @@ def vocoder_head(
     log_magnitude, phase = x.chunk(2, -1)
     spectrum = torch.polar(log_magnitude.exp().clamp(max=max_magnitude), phase)
     bounds = [0, len(x)] if cu_seqlens is None else cu_seqlens.tolist()
-    pieces = [istft(spectrum[None, a:b], window, hop)[0] for a, b in zip(bounds, bounds[1:], strict=False)]
+    pieces = [istft(spectrum[None, a:b], window, hop)[0] for a, b in pairwise(bounds)]
     return torch.cat(pieces) if pieces else x.new_zeros(0)

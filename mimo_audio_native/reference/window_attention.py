@@ -3,6 +3,8 @@
 MiMo-Audio report, section 2.1: the vocoder attends to [40 left, 10 right] neighbours, the decoder is causal.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -35,7 +37,7 @@ def window_attention(
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     bounds = [0, len(q)] if cu_seqlens is None else cu_seqlens.tolist()
     out = []
-    for a, b in zip(bounds, bounds[1:], strict=False):
+    for a, b in pairwise(bounds):
         q1, k1, v1 = q[a:b], k[a:b], v[a:b]
         if cos is not None and sin is not None:
             q1, k1 = (apply_rotary(t, cos[: b - a], sin[: b - a]) for t in (q1, k1))

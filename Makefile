@@ -1,0 +1,56 @@
+# The two commands of the README, and what developers use. Everything happens in .venv; nothing else on the machine
+# changes. Needs Python >= 3.10, a C++20 compiler and make; nvcc is used if it is there.
+#
+#   make demo [AUDIO=my.wav]   set up, round-trip speech through the tokenizer, print the quality
+#   make test                  set up, run every test
+#   make lint                  clang-format, ruff, mypy
+#   make bench                 measure the ops against plain torch, write bench/results/
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+NATIVE_SOURCES := $(shell find csrc cmake CMakeLists.txt pyproject.toml -type f)
+
+.PHONY: demo test lint format bench clean
+
+demo: $(VENV)/.installed
+	$(BIN)/mimo-audio demo --force $(AUDIO)
+
+test: $(VENV)/.installed
+	$(BIN)/pytest
+
+# Ops link against torch's stable ABI: build against the torch of the environment, never against one of pip's choice.
+$(VENV)/.installed: $(VENV)/.tools $(NATIVE_SOURCES)
+	$(BIN)/pip install --quiet --no-build-isolation --editable '.[eval,test]' --config-settings=cmake.define.MIMO_EMULATOR=ON
+	@touch $@
+
+$(VENV)/.tools:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade 'pip>=24'
+	$(BIN)/pip install --quiet '$(TORCH)' 'numpy>=1.24'
+	$(BIN)/pip install --quiet 'scikit-build-core>=0.11' 'pybind11>=2.13' 'nanobind>=2.4' 'cmake>=3.25' 'ninja>=1.11'
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.installed
+	$(BIN)/pip install --quiet 'clang-format>=18,<24' 'ruff>=0.8,<1' 'mypy>=1.11,<3'
+	@touch $@
+
+CXX_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+
+lint: $(VENV)/.lint
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python scripts/update_readme.py --check
+
+format: $(VENV)/.lint
+	$(BIN)/clang-format -i $(CXX_FILES)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed
+	$(BIN)/python bench/run.py --json bench/results/cpu.json
+
+clean:
+	rm -rf build $(VENV)

@@ -1,0 +1,67 @@
+"""window_attention at the full tokenizer's sizes for 30 s of audio: vocoder (100 Hz), encoder and decoder (50 Hz)."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from bench.case import Case
+from mimo_audio_native import reference, window_attention
+
+# name, rows, heads, head width, (left, right)
+SIZES = [
+    ("vocoder", 3000, 16, 16, (40, 10)),
+    ("narrow_causal", 1500, 4, 64, (64, 0)),
+    ("decoder", 1500, 20, 64, (-1, 0)),
+    ("encoder", 1500, 20, 64, (-1, -1)),
+]
+
+
+def visible_pairs(rows: int, left: int, right: int) -> int:
+    before = min(left, rows) if left >= 0 else rows
+    after = min(right, rows) if right >= 0 else rows
+    return sum(min(i, before) + min(rows - 1 - i, after) + 1 for i in range(rows))
+
+
+def with_gradients(
+    attend: Callable[..., Tensor], inputs: list[Tensor], grad: Tensor, rest: tuple
+) -> tuple[Tensor, ...]:
+    with torch.enable_grad():
+        out = attend(*inputs, *rest)
+    return (out.detach(), *torch.autograd.grad(out, inputs, grad))
+
+
+def cases(device: str, dtype: torch.dtype) -> Iterator[Case]:
+    generator = torch.Generator().manual_seed(0)
+    tolerance = {torch.float32: 1e-5, torch.float64: 1e-12}.get(dtype, 2e-2)
+
+    def check(got: tuple[Tensor, ...], wanted: tuple[Tensor, ...]) -> None:
+        for a, b in zip(got, wanted, strict=True):
+            error = float((a.float() - b.float()).norm() / b.float().norm())
+            assert error < tolerance, f"relative error {error:.2g}, allowed {tolerance:.2g}"
+
+    for name, rows, heads, dim, (left, right) in SIZES:
+        qkv = torch.randn(rows, 3, heads, dim, generator=generator).to(device, dtype)
+        grad = torch.randn(rows, heads, dim, generator=generator).to(device, dtype)
+        angles = torch.arange(rows)[:, None] * 10000.0 ** (-torch.arange(0, dim, 2) / dim)
+        rest = (None, left, right, angles.cos().to(device), angles.sin().to(device), None)
+        plain = list(qkv.unbind(1))
+        tracked = [t.detach().requires_grad_() for t in plain]
+        flops, size = 4.0 * dim * heads * visible_pairs(rows, left, right), rows * heads * dim * qkv.element_size()
+        yield Case(
+            name=f"window_attention/{name}",
+            native=lambda plain=plain, rest=rest: (window_attention(*plain, *rest),),
+            reference=lambda plain=plain, rest=rest: (reference.window_attention(*plain, *rest),),
+            check=check,
+            flops=flops,
+            bytes=4.0 * size,
+            target=5.0 if name == "vocoder" else None,
+        )
+        yield Case(
+            name=f"window_attention/{name}_training",
+            native=lambda t=tracked, g=grad, rest=rest: with_gradients(window_attention, t, g, rest),
+            reference=lambda t=tracked, g=grad, rest=rest: with_gradients(reference.window_attention, t, g, rest),
+            check=check,
+            flops=3.5 * flops,
+            bytes=11.0 * size,
+        )

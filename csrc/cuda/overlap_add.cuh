@@ -1,0 +1,114 @@
+// Overlap-add without atomics, for istft, vocoder_head and the gradients of stft and log_mel with respect to the wave.
+//
+// A block owns a run of output samples. It computes every frame that reaches into the run, as many at a time as it has
+// teams, each in its team's FFT buffer, and then each thread adds, for samples of its own, what those frames hold
+// there:
+//
+//   frame 0   |---------------|
+//   frame 1        |---------------|                 frames at a run's ends are computed by two blocks
+//   frame 2             |---------------|
+//   run          [=============]
+//
+// Frames are added in ascending order whatever the grid, so results are the same in every launch. A run of 3 n_fft
+// samples computes a third more frames than needed; short signals take shorter runs to fill the GPU.
+//
+// The kernel is one for all uses; a `Frames` struct says where frames lie and how one is computed:
+//   using T;  int scratch;              dtype; values of T in shared memory that each team wants
+//   Run run(block, run_length)          the block's run and its frames
+//   Reach reach(frame, run)             where a frame lies in the run
+//   void fill(fft, frame, scratch)      computes the frame, for Fft::sample to read
+//   T window(i)                         weight of a frame's sample i
+//   void finish(run, sum)               writes the run
+#pragma once
+#include <algorithm>
+
+#include "cuda/fft.cuh"
+
+namespace mimo::cuda {
+
+struct Run {
+  int64_t begin;        // first sample, in the coordinates in which frame t lies at t * hop - left
+  int length;           // samples
+  int64_t first, last;  // frames first .. last - 1 reach into it
+  int64_t out;          // index of the first sample in the output
+};
+
+// In samples from the run's begin: a frame's sample 0 lies at `start`, the frame adds to samples begin .. end - 1.
+struct Reach {
+  int start, begin, end;
+};
+
+__device__ __forceinline__ int64_t floor_divide(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
+
+// The run's samples and those of the frames 0 .. frames - 1 that touch them.
+__device__ __forceinline__ Run run_of(int64_t begin, int length, int64_t frames, int n_fft, int hop, int64_t left) {
+  const int64_t first = floor_divide(begin + left - n_fft, hop) + 1,
+                last = floor_divide(begin + left + length - 1, hop);
+  return {begin, length, max(first, int64_t(0)), min(last + 1, frames), begin};
+}
+
+// A frame from `start` on that may touch samples begin .. end - 1 of a run of `length` samples; all from the run's
+// begin.
+__device__ __forceinline__ Reach reach_of(int64_t start, int n_fft, int64_t begin, int64_t end, int length) {
+  return {int(start), int(max(max(start, begin), int64_t(0))), int(min(min(start + n_fft, end), int64_t(length)))};
+}
+
+__device__ __forceinline__ int block_thread() { return int(threadIdx.y * blockDim.x + threadIdx.x); }
+__device__ __forceinline__ int block_threads() { return int(blockDim.x * blockDim.y); }
+
+template <class Frames>
+__global__ void __launch_bounds__(kFftMaxThreads, kFftMinBlocks<typename Frames::T>)
+    overlap_add_kernel(const __grid_constant__ Frames frames, const __grid_constant__ FftPlan plan, int run_length) {
+  using T = typename Frames::T;
+  MIMO_DYNAMIC_SHARED(Complex<T>, shared);
+  __shared__ Reach reach[kFftMaxTeams];
+  const Fft<T> fft(plan, shared);
+  T* sum = fft.rest();
+  T* scratch = sum + run_length + int(threadIdx.y) * frames.scratch;
+  const Run run = frames.run(blockIdx.x, run_length);
+  const int thread = block_thread(), threads = block_threads();
+  for (int i = thread; i < run.length; i += threads) sum[i] = 0;
+  for (int64_t first = run.first; first < run.last; first += plan.teams) {
+    const int count = int(min(run.last - first, int64_t(plan.teams)));
+    // A team without a frame repeats the last one, because barriers want every thread.
+    const int64_t frame = first + min(int(threadIdx.y), count - 1);
+    frames.fill(fft, frame, scratch);
+    if (threadIdx.x == 0) reach[threadIdx.y] = frames.reach(frame, run);
+    __syncthreads();
+    const int begin = max(0, reach[0].start), end = min(run.length, reach[count - 1].start + plan.n_fft);
+    for (int i = begin + thread; i < end; i += threads) {
+      T total = sum[i];
+      for (int f = 0; f < count; ++f) {
+        const Reach at = reach[f];
+        if (i >= at.begin && i < at.end) {
+          total += fft.sample(fft.buffer(f), i - at.start) * frames.window(i - at.start);
+        }
+      }
+      sum[i] = total;
+    }
+    __syncthreads();
+  }
+  frames.finish(run, sum);
+}
+
+// Samples per block for `samples` in all: see above, and 100 KB of shared memory, or half a frame where that is more.
+template <class Frames>
+int run_length_of(const Frames& frames, const FftPlan& plan, int64_t samples) {
+  using T = typename Frames::T;
+  const int64_t used = Fft<T>::shared_bytes(plan) + int64_t(sizeof(T)) * plan.teams * frames.scratch;
+  const int64_t room = std::max<int64_t>((100 * 1024 - used) / int64_t(sizeof(T)), plan.n_fft / 2);
+  return int(std::min(room, std::clamp<int64_t>(samples / 512, plan.n_fft, 3 * plan.n_fft)));
+}
+
+template <class Frames>
+LaunchError launch_overlap_add(const Frames& frames, const FftPlan& plan, int64_t blocks, int run_length,
+                               cudaStream_t stream) {
+  using T = typename Frames::T;
+  const int64_t bytes =
+      Fft<T>::shared_bytes(plan) + int64_t(sizeof(T)) * (run_length + int64_t(plan.teams) * frames.scratch);
+  MIMO_ALLOW_SHARED(bytes, overlap_add_kernel<Frames>);
+  MIMO_LAUNCH(unsigned(blocks), fft_block(plan), bytes, stream, overlap_add_kernel<Frames>)(frames, plan, run_length);
+  return MIMO_LAUNCH_ERROR();
+}
+
+}  // namespace mimo::cuda

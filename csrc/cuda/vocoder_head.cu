@@ -1,0 +1,129 @@
+// The vocoder head on CUDA: x -> spectrum -> frames -> overlap-add -> wave in one kernel. FFTs and teams: fft.cuh;
+// overlap-add: overlap_add.cuh; sequences: sequences.cuh.
+//
+// Forward reads x once (and once more for frames at the ends of a block's run), turns bins k and N - k into the inverse
+// FFT's input on the way in, and writes the wave once. Backward divides the gradient by the envelope (workspace), takes
+// a real FFT per row and turns each bin's gradient into those of its log-magnitude and phase; it reads x again instead
+// of keeping the spectrum.
+//
+// exp and sincos are CUDA's accurate ones (1 to 2 ulp): phases are radians of any size.
+#include "cuda/framing.cuh"
+#include "cuda/sequences.cuh"
+#include "mimo/vocoder_head.h"
+
+namespace mimo::cuda {
+namespace {
+
+__device__ __forceinline__ float exponential(float x) { return expf(x); }
+__device__ __forceinline__ double exponential(double x) { return exp(x); }
+__device__ __forceinline__ void sine_cosine(float x, float* s, float* c) { sincosf(x, s, c); }
+__device__ __forceinline__ void sine_cosine(double x, double* s, double* c) { sincos(x, s, c); }
+
+// A bin of row x: its magnitude (NaN stays NaN), whether that was clipped, its direction.
+template <class T>
+struct Polar {
+  T magnitude, sine, cosine;
+  bool clipped;
+
+  __device__ __forceinline__ Polar(const T* row, int bins, int k, T max_magnitude) : magnitude(exponential(row[k])) {
+    clipped = magnitude > max_magnitude;
+    if (clipped) magnitude = max_magnitude;
+    sine_cosine(row[bins + k], &sine, &cosine);
+  }
+};
+
+template <class Type>
+struct HeadFrames : SequenceFrames {
+  using T = Type;
+  static constexpr int scratch = 0;
+  const T* x;
+  const T* values;  // of the window
+  T* out;
+  T max_magnitude;
+
+  explicit HeadFrames(const VocoderHeadParams& p)
+      : SequenceFrames(p.sequences, p.sequences.rows, p.n_fft, p.hop),
+        x(static_cast<const T*>(p.x)),
+        values(static_cast<const T*>(p.window)),
+        out(static_cast<T*>(p.out)),
+        max_magnitude(T(p.max_magnitude)) {}
+
+  __device__ __forceinline__ void fill(const Fft<T>& fft, int64_t frame, T*) const {
+    const T* row = x + frame * (n_fft + 2);
+    const auto fetch = [&](int k) {
+      const Polar<T> bin(row, n_fft / 2 + 1, k, max_magnitude);
+      return Complex<T>{bin.magnitude * bin.cosine, bin.magnitude * bin.sine};
+    };
+    fft.inverse(fetch, T(1) / T(n_fft));
+  }
+  __device__ __forceinline__ T window(int i) const { return values[i]; }
+  __device__ __forceinline__ void finish(const Run& run, const T* sum) const {
+    SequenceFrames::finish(run, sum, values, out);
+  }
+};
+
+template <class T>
+LaunchError run_head(const VocoderHeadParams& p, cudaStream_t stream) {
+  const HeadFrames<T> frames(p);
+  if (frames.rows == 0) return nullptr;
+  const FftPlan plan = make_fft_plan(p.n_fft);
+  const int run_length = run_length_of(frames, plan, frames.samples());
+  return launch_overlap_add(frames, plan, frames.blocks(run_length), run_length, stream);
+}
+
+template <class T>
+__global__ void __launch_bounds__(kFftMaxThreads, kFftMinBlocks<T>)
+    head_backward_kernel(const __grid_constant__ VocoderHeadParams p, const __grid_constant__ SequenceFrames frames,
+                         const __grid_constant__ FftPlan plan, int rounds) {
+  MIMO_DYNAMIC_SHARED(Complex<T>, shared);
+  const Fft<T> fft(plan, shared);
+  const T* scaled = static_cast<const T*>(p.workspace);
+  const T scale = T(1) / T(p.n_fft);
+  const int bins = plan.half + 1;
+  for_each_frame(plan, frames.rows, rounds, [&](int64_t frame, bool live) {
+    const T* row = static_cast<const T*>(p.x) + frame * 2 * bins;
+    T* out = static_cast<T*>(p.out) + frame * 2 * bins;
+    const SequenceReader<T> load(frames, scaled, static_cast<const T*>(p.window), frame);
+    fft.forward(load, [&](int k, Complex<T> grad) {
+      if (!live) return;
+      const Polar<T> bin(row, bins, k, T(p.max_magnitude));
+      const T weight = (k == 0 || k == plan.half ? scale : 2 * scale) * bin.magnitude;
+      out[k] = bin.clipped ? T(0) : weight * (grad.re * bin.cosine + grad.im * bin.sine);
+      out[bins + k] = weight * (grad.im * bin.cosine - grad.re * bin.sine);
+    });
+  });
+}
+
+template <class T>
+LaunchError run_head_backward(const VocoderHeadParams& p, cudaStream_t stream) {
+  const SequenceFrames frames(p.sequences, p.sequences.rows, p.n_fft, p.hop);
+  if (frames.rows == 0) return nullptr;
+  const FftPlan plan = make_fft_plan(p.n_fft);
+  if (const LaunchError error =
+          launch_divide_by_envelope(frames, p.window, p.grad, static_cast<T*>(p.workspace), stream)) {
+    return error;
+  }
+  const int64_t bytes = Fft<T>::shared_bytes(plan), rounds = fft_rounds(plan, frames.rows);
+  MIMO_ALLOW_SHARED(bytes, head_backward_kernel<T>);
+  MIMO_LAUNCH(fft_grid(plan, frames.rows, rounds), fft_block(plan), bytes, stream, head_backward_kernel<T>)
+  (p, frames, plan, int(rounds));
+  return MIMO_LAUNCH_ERROR();
+}
+
+}  // namespace
+
+int64_t vocoder_head_workspace(const VocoderHeadParams&) { return 0; }
+int64_t vocoder_head_backward_workspace(const VocoderHeadParams& p) {
+  return p.sequences.rows * p.hop * (p.dtype == DType::f64 ? 8 : 4);
+}
+
+LaunchError vocoder_head(const VocoderHeadParams& p, void* stream) {
+  const auto s = static_cast<cudaStream_t>(stream);
+  return p.dtype == DType::f64 ? run_head<double>(p, s) : run_head<float>(p, s);
+}
+LaunchError vocoder_head_backward(const VocoderHeadParams& p, void* stream) {
+  const auto s = static_cast<cudaStream_t>(stream);
+  return p.dtype == DType::f64 ? run_head_backward<double>(p, s) : run_head_backward<float>(p, s);
+}
+
+}  // namespace mimo::cuda

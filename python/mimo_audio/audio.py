@@ -1,0 +1,153 @@
+"""Audio files and sample rates: any file that libsndfile reads, as mono float32 blocks; 16-bit PCM out.
+
+soundfile and soxr are imported where they are used: running a model on tensors needs neither.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mimo_audio.errors import AudioError
+from mimo_audio.files import atomic_output
+
+if TYPE_CHECKING:
+    import soundfile
+
+BLOCK_SECONDS = 30
+UNKNOWN_LENGTH = 0x7FFFF000  # bytes from which on a header only says that the file was written to a pipe
+
+
+def check_wave(wave: Tensor) -> Tensor:
+    """The wave itself, if it is [N] with N >= 1 finite floating-point samples. Raises AudioError otherwise."""
+    if not isinstance(wave, Tensor) or not wave.is_floating_point():
+        kind = wave.dtype if isinstance(wave, Tensor) else type(wave).__name__
+        raise AudioError(f"wave: expected a floating-point tensor [samples], got {kind}")
+    if wave.dim() != 1:
+        raise AudioError(f"wave: expected one channel [samples], got shape {list(wave.shape)}")
+    if len(wave) == 0:
+        raise AudioError("wave: expected at least one sample, got none")
+    if not wave.isfinite().all():
+        raise AudioError("wave: expected finite samples, got NaN or infinity")
+    return wave
+
+
+def resample_blocks(blocks: Iterable[Tensor], source_rate: int, target_rate: int) -> Iterator[Tensor]:
+    """Blocks [N_i] at `source_rate` Hz as blocks at `target_rate` Hz, joined without a seam (soxr, high quality)."""
+    if source_rate < 1:
+        raise AudioError(f"sample_rate: expected a positive number of samples per second, got {source_rate}")
+    if source_rate == target_rate:
+        yield from blocks
+        return
+    import soxr
+
+    resampler = soxr.ResampleStream(source_rate, target_rate, 1, dtype="float32")
+    for block in blocks:
+        yield torch.from_numpy(resampler.resample_chunk(block.float().cpu().numpy()))
+    yield torch.from_numpy(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+
+
+def resample(wave: Tensor, source_rate: int, target_rate: int) -> Tensor:
+    """wave [N] at `source_rate` Hz -> [about N * target_rate / source_rate] at `target_rate` Hz, float32."""
+    return torch.cat(list(resample_blocks([wave], source_rate, target_rate)))
+
+
+def read_blocks(path: str | os.PathLike[str], sample_rate: int) -> Iterator[Tensor]:
+    """The file as mono float32 blocks [N_i] at `sample_rate` Hz, in bounded memory; channels are averaged.
+
+    Raises AudioError if the file cannot be read, is empty or holds NaN or infinity.
+    """
+    import soundfile
+
+    try:
+        with _open(path) as file:
+            _check_complete(file, path)
+            yield from resample_blocks(_mono_blocks(file, path), file.samplerate, sample_rate)
+    except (OSError, soundfile.SoundFileError) as error:
+        if not Path(path).exists():
+            raise AudioError(f"no such file: {path}") from error
+        reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
+        raise AudioError(f"cannot read {path}: {reason}") from error
+
+
+def _open(path: str | os.PathLike[str]) -> "soundfile.SoundFile":
+    import soundfile
+
+    try:
+        return soundfile.SoundFile(path)
+    except TypeError as error:  # soundfile asks for what a header-less file does not say
+        raise AudioError(f"cannot read {path}: a format without header, its sample rate is unknown") from error
+
+
+def _check_complete(file: "soundfile.SoundFile", path: str | os.PathLike[str]) -> None:
+    """Raises AudioError if the header promises more bytes of sound than the file has; libsndfile only notes that."""
+    for promised, there in re.findall(r"(?:data|SSND|Data Size)\s*:\s*(\d+) \(should be (\d+)\)", file.extra_info):
+        if int(there) < int(promised) < UNKNOWN_LENGTH:
+            raise AudioError(f"{path}: truncated, {there} of {promised} bytes of sound are there")
+
+
+def _mono_blocks(file: "soundfile.SoundFile", path: str | os.PathLike[str]) -> Iterator[Tensor]:
+    empty = True
+    for block in file.blocks(BLOCK_SECONDS * file.samplerate, dtype="float32", always_2d=True):
+        if len(block):
+            empty = False
+            if not np.isfinite(block).all():
+                raise AudioError(f"{path}: expected finite samples, got NaN or infinity")
+            yield torch.from_numpy(block.mean(1))
+    if empty:
+        raise AudioError(f"{path}: no samples")
+
+
+def read(path: str | os.PathLike[str], sample_rate: int) -> Tensor:
+    """The whole file, mono float32 [N] at `sample_rate` Hz. Raises AudioError as `read_blocks` does."""
+    return torch.cat(list(read_blocks(path, sample_rate)))
+
+
+def regroup(pieces: Iterable[Tensor], size: int) -> Iterator[Tensor]:
+    """The rows of all pieces in groups of `size`, the last one shorter."""
+    held: list[Tensor] = []
+    for piece in pieces:
+        held.append(piece)
+        while sum(map(len, held)) >= size:
+            rows = torch.cat(held)
+            yield rows[:size]
+            held = [rows[size:]]
+    if sum(map(len, held)):
+        yield torch.cat(held)
+
+
+def check_writable_format(path: str | os.PathLike[str]) -> str:
+    """The libsndfile format of the path's suffix. Raises AudioError if it cannot hold 16-bit PCM."""
+    import soundfile
+
+    kind = Path(path).suffix[1:].upper()
+    if not soundfile.check_format(kind, "PCM_16"):
+        raise AudioError(
+            f"cannot write {path}: expected a suffix that holds 16-bit PCM (.wav, .flac), got {Path(path).suffix!r}"
+        )
+    return kind
+
+
+def write(path: str | os.PathLike[str], wave: Tensor | Iterable[Tensor], sample_rate: int, force: bool = False) -> None:
+    """Writes wave [N], or its blocks, as 16-bit PCM in the format that the suffix names, whole or not at all.
+
+    Samples beyond -1 .. 1 are clipped by the format. Raises AudioError for another suffix or shape, OutputError if the
+    file exists (without `force`) or cannot be written.
+    """
+    import soundfile
+
+    path = Path(path)
+    kind = check_writable_format(path)
+    blocks = [check_wave(wave)] if isinstance(wave, Tensor) else wave
+    with atomic_output(path, force) as partial:
+        try:
+            with soundfile.SoundFile(partial, "w", sample_rate, 1, "PCM_16", format=kind) as file:
+                for block in blocks:
+                    file.write(block.detach().float().cpu().numpy())
+        except soundfile.SoundFileError as error:
+            raise AudioError(f"cannot write {path}: {error}") from error

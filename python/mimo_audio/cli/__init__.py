@@ -1,0 +1,48 @@
+"""The command line, `mimo-audio ...`: runs one command; bad input is one line on stderr and exit status 2.
+
+Only the command that runs imports torch, so that --help answers at once.
+"""
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from types import FrameType
+
+from mimo_audio.cli.arguments import build_parser
+from mimo_audio.errors import MimoError, one_line
+
+BAD_INPUT, INTERRUPTED = 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `mimo-audio` with these arguments (default: the process's) and returns its exit status."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        with _termination_as_interrupt():
+            return import_module(f"mimo_audio.cli.{arguments.command}").run(arguments)
+    except MimoError as error:
+        print("mimo-audio:", one_line(str(error)), file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("mimo-audio: interrupted, nothing partial was left behind", file=sys.stderr)
+        return INTERRUPTED
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """Lets SIGTERM clean up as Ctrl-C does."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not in the main thread: signals are the host program's affair
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

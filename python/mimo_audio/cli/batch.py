@@ -1,0 +1,90 @@
+"""Files and folders: which input becomes which output, one after the other, and what happens to bad ones."""
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import soundfile
+from tqdm import tqdm
+
+from mimo_audio.errors import MimoError, one_line
+from mimo_audio.files import OutputError, check_output
+
+Result = TypeVar("Result")
+
+# libsndfile's formats by name, and other usual suffixes; RAW has no header, so its sample rate is unknown.
+AUDIO_SUFFIXES = ({f".{name.lower()}" for name in soundfile.available_formats()} | {".aif", ".oga", ".opus"}) - {".raw"}
+TOKENS_SUFFIXES = {".tokens"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One input file and the file it becomes."""
+
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[Result]):
+    """What the files gave: results of the good ones, one line for each bad one."""
+
+    results: list[Result]
+    failures: list[str]
+
+    def exit_status(self) -> int:
+        """0, or 2 after naming the bad files on stderr."""
+        for failure in self.failures:
+            print("mimo-audio:", failure, file=sys.stderr)
+        if self.failures:
+            total = len(self.results) + len(self.failures)
+            print(f"mimo-audio: {len(self.failures)} of {total} files failed", file=sys.stderr)
+        return 2 if self.failures else 0
+
+
+def plan(source: Path, target: Path, suffixes: Collection[str], target_suffix: str) -> list[Job]:
+    """One job for a file; for a folder one per file in it with such a suffix, hidden ones and results aside.
+
+    Files that differ in their suffix only keep it (a.wav -> a.wav.tokens). Raises MimoError if there is nothing to do.
+    """
+    if not source.exists():
+        raise MimoError(f"no such file or folder: {source}")
+    if not source.is_dir():
+        return [Job(source, target)]
+    if target.exists() and not target.is_dir():
+        raise OutputError(f"{target}: expected a folder, as {source} is one, got a file")
+    found = []
+    for path in sorted(source.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(source).parts)
+        is_result = target != source and target in path.parents
+        if path.suffix.lower() in suffixes and path.is_file() and not hidden and not is_result:
+            found.append(path.relative_to(source))
+    if not found:
+        raise MimoError(f"{source}: no files to work on, expected {', '.join(sorted(suffixes))}")
+    count = Counter(path.with_suffix("") for path in found)
+    outputs = [path if count[path.with_suffix("")] > 1 else path.with_suffix("") for path in found]
+    return [
+        Job(source / path, target / output.with_name(output.name + target_suffix))
+        for path, output in zip(found, outputs, strict=True)
+    ]
+
+
+def run(jobs: list[Job], is_folder: bool, force: bool, work: Callable[[Job], Result]) -> Outcome[Result]:
+    """Does `work` for every job. A single file's MimoError is raised; a folder's are collected and the rest goes on."""
+    outcome: Outcome[Result] = Outcome([], [])
+    for job in tqdm(jobs, unit="file", disable=None if is_folder else True):
+        try:
+            if job.target.exists() and job.target.samefile(job.source):
+                raise OutputError(f"{job.target}: expected an output other than the input")
+            check_output(job.target, force)
+            outcome.results.append(work(job))
+        except MimoError as error:
+            named = any(str(path) in str(error) for path in (job.source, job.target))
+            message = str(error) if named else f"{job.source}: {error}"
+            if not is_folder:
+                raise MimoError(message) from error
+            outcome.failures.append(one_line(message))
+    return outcome

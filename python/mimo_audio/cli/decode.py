@@ -1,0 +1,20 @@
+"""`mimo-audio decode`: .tokens files to audio files."""
+
+from argparse import Namespace
+
+from mimo_audio import audio
+from mimo_audio.cli import batch
+from mimo_audio.cli.codec import load
+from mimo_audio.tokens_file import read_tokens
+
+
+def run(arguments: Namespace) -> int:
+    """Decodes a file or a folder and returns the exit status."""
+    jobs = batch.plan(arguments.input, arguments.output, batch.TOKENS_SUFFIXES, ".wav")
+    codec = load(arguments)
+
+    def decode(job: batch.Job) -> None:
+        waves = codec.decode(read_tokens(job.source))
+        audio.write(job.target, waves, codec.sample_rate, arguments.force)
+
+    return batch.run(jobs, arguments.input.is_dir(), arguments.force, decode).exit_status()

@@ -1,0 +1,58 @@
+"""`mimo-audio demo`: round-trips the shipped clips and, if given, the start of the user's recording."""
+
+from argparse import Namespace
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from mimo_audio import audio
+from mimo_audio.cli.codec import Codec, load
+from mimo_audio.cli.roundtrip import draw, reconstruct, start
+from mimo_audio.errors import MimoError
+from mimo_audio.evaluate.plot import require_matplotlib
+from mimo_audio.evaluate.report import RoundTrip, table
+from mimo_audio.files import check_output
+from mimo_audio.tokens_file import write_tokens
+
+RECORDING_SECONDS = 30  # of the user's recording: the demo is done within a minute
+CLIPS = ("sentence", "digits")  # a synthetic voice, a person's
+KINDS = ("original.wav", "decoded.wav", "tokens", "png")
+
+
+def run(arguments: Namespace) -> int:
+    """Runs the demo, prints the scores and where the results are, and returns the exit status."""
+    names = [*CLIPS, "yours"] if arguments.recording else [*CLIPS]
+    for name in names:
+        for kind in KINDS:
+            check_output(arguments.out / f"{name}.{kind}", arguments.force)
+    codec = load(arguments)
+    codec.warm_up()
+    with as_file(files("mimo_audio") / "assets") as assets:
+        sources = {name: assets / f"{name}.wav" for name in CLIPS}
+        if arguments.recording:
+            sources["yours"] = arguments.recording
+        for name, source in reversed(sources.items()):  # a bad recording is noticed before anything is written
+            wave = start(source, codec.sample_rate, RECORDING_SECONDS)
+            audio.write(arguments.out / f"{name}.original.wav", wave, codec.sample_rate, arguments.force)
+    trips = [_round_trip(codec, arguments.out / name, arguments.force) for name in names]
+    print(table(trips))
+    print(f"\nIn {arguments.out.resolve()}:")
+    for name in names:
+        print("  listen and compare:", f"{name}.original.wav", f"{name}.decoded.wav")
+        print("  the tokens between:", f"{name}.tokens")
+    try:
+        require_matplotlib()
+    except MimoError as error:
+        print(" ", error)
+        return 0
+    for name, trip in zip(names, trips, strict=True):
+        draw(arguments.out / f"{name}.png", trip, arguments.force)
+        print("  both mel spectrograms:", f"{name}.png")
+    return 0
+
+
+def _round_trip(codec: Codec, path: Path, force: bool) -> RoundTrip:
+    """PATH.original.wav to PATH.tokens to PATH.decoded.wav."""
+    original, decoded = (path.with_name(f"{path.name}.{kind}.wav") for kind in ("original", "decoded"))
+    tokens = codec.encode(original)
+    write_tokens(path.with_name(f"{path.name}.tokens"), tokens, force)
+    return reconstruct(codec, tokens, original, decoded, force)

@@ -1,0 +1,18 @@
+"""`mimo-audio encode`: audio files to .tokens files."""
+
+from argparse import Namespace
+
+from mimo_audio.cli import batch
+from mimo_audio.cli.codec import load
+from mimo_audio.tokens_file import write_tokens
+
+
+def run(arguments: Namespace) -> int:
+    """Encodes a file or a folder and returns the exit status."""
+    jobs = batch.plan(arguments.input, arguments.output, batch.AUDIO_SUFFIXES, ".tokens")
+    codec = load(arguments)
+
+    def encode(job: batch.Job) -> None:
+        write_tokens(job.target, codec.encode(job.source), arguments.force)
+
+    return batch.run(jobs, arguments.input.is_dir(), arguments.force, encode).exit_status()

@@ -1,0 +1,22 @@
+"""Errors whose message is one clean line for a person: the command line prints it and exits with status 2."""
+
+
+class MimoError(ValueError):
+    """Base of everything that bad input can raise here."""
+
+
+class ModelError(MimoError):
+    """A model folder, its config.json or its tensors are not what they should be."""
+
+
+class AudioError(MimoError):
+    """A wave or an audio file cannot be used."""
+
+
+class CodesError(MimoError):
+    """Codes do not fit the tokenizer that should read them."""
+
+
+def one_line(message: str) -> str:
+    """The message without line breaks and control characters, whatever untrusted text it quotes."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))

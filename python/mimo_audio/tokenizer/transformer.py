@@ -1,0 +1,130 @@
+"""The pre-norm Transformer of encoder, decoder and vocoder, over packed sequences (MiMo-Audio report, section 2.1).
+
+All three are the same blocks with rotary positions; they differ in width and in what a frame may attend to.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import mimo_audio_native as mn
+from mimo_audio.tokenizer.packing import cumulative
+from mimo_audio_native.reference.window_attention import apply_rotary
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+}
+
+
+def make_norm(kind: str, width: int) -> nn.Module:
+    """The norm that a config's `ln_type` names."""
+    return nn.RMSNorm(width, eps=1e-6) if kind == "RMSNorm" else nn.LayerNorm(width, eps=1e-5)
+
+
+def rotary_tables(length: int, head_dim: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [length, head_dim / 2] of rotary positions 0 .. length - 1, float32."""
+    pair = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device)
+    angle = torch.outer(torch.arange(length, dtype=torch.float32, device=device), 1 / theta ** (pair / head_dim))
+    return angle.cos(), angle.sin()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the sequences of a pass lie and how far a frame sees; made once per pass, shared by its layers."""
+
+    lengths: Sequence[int]
+    cu_seqlens: Tensor  # [B + 1] int32
+    cos: Tensor  # [longest, head_dim / 2]
+    sin: Tensor
+    left: int
+    right: int
+
+
+def _full_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
+    """Attention without a left limit, right 0 or unlimited, as dense batches. q, k, v [T, H, D] -> [T, H, D]."""
+    lengths = list(layout.lengths)
+    pieces = [sum(lengths)] if len(set(lengths)) == 1 else lengths
+    out = []
+    for length, parts in zip(
+        lengths, zip(q.split(pieces), k.split(pieces), v.split(pieces), strict=True), strict=False
+    ):
+        q1, k1, v1 = (t.view(-1, length, *t.shape[1:]) for t in parts)
+        q1, k1 = (apply_rotary(t, layout.cos[:length], layout.sin[:length]) for t in (q1, k1))
+        y = F.scaled_dot_product_attention(
+            q1.transpose(1, 2), k1.transpose(1, 2), v1.transpose(1, 2), is_causal=layout.right == 0
+        )
+        out.append(y.transpose(1, 2).reshape(-1, *q.shape[1:]))
+    return torch.cat(out)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with rotary positions; keys carry no bias."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width, bias=False)
+        self.v_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        q, k, v = (proj(x).unflatten(-1, (self.heads, -1)) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        if layout.left < 0 and layout.right <= 0:
+            y = _full_attention(q, k, v, layout)
+        else:
+            y = mn.window_attention(q, k, v, layout.cu_seqlens, layout.left, layout.right, layout.cos, layout.sin)
+        return self.out_proj(y.flatten(-2))
+
+
+class TransformerLayer(nn.Module):
+    """One pre-norm block: attention, then a two-layer feed-forward network."""
+
+    def __init__(self, width: int, heads: int, ffn_dim: int, activation: str, norm: str) -> None:
+        super().__init__()
+        self.self_attn = SelfAttention(width, heads)
+        self.self_attn_layer_norm = make_norm(norm, width)
+        self.fc1 = nn.Linear(width, ffn_dim)
+        self.fc2 = nn.Linear(ffn_dim, width)
+        self.final_layer_norm = make_norm(norm, width)
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:
+        x = x + self.self_attn(self.self_attn_layer_norm(x), layout)
+        return x + self.fc2(self.activation(self.fc1(self.final_layer_norm(x))))
+
+
+class TransformerStack(nn.Module):
+    """Base of encoder, decoder and vocoder: owns `layers` and lays out the sequences of a pass for them."""
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        heads: int,
+        ffn_dim: int,
+        depth: int,
+        window: tuple[int, int],
+        causal: bool,
+        activation: str,
+        norm: str,
+        theta: float,
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(TransformerLayer(width, heads, ffn_dim, activation, norm) for _ in range(depth))
+        self.left, self.right = window[0], 0 if causal else window[1]
+        self.theta = theta
+        self.head_dim = width // heads
+
+    def layout(self, lengths: Sequence[int], device: torch.device) -> Layout:
+        """The layout of sequences of these lengths for the stack's own rotary positions and attention window."""
+        cos, sin = rotary_tables(max(lengths), self.head_dim, self.theta, device)
+        return Layout(lengths, cumulative(lengths, device), cos, sin, self.left, self.right)

@@ -1,0 +1,39 @@
+"""Runs every CUDA kernel once on small and odd sizes: what compute-sanitizer watches (scripts/gpu_check.sh)."""
+
+import torch
+
+import mimo_audio_native as mn
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    device = "cuda"
+    codebooks = [torch.randn(size, 40, device=device) for size in (70, 33, 16)]
+    for count in (0, 1, 67):
+        x = torch.randn(count, 40, device=device, requires_grad=True)
+        mn.rvq_decode(mn.rvq_encode(x.detach(), codebooks), codebooks)
+        quantized, _, commitment, _, _ = mn.rvq_quantize(x, codebooks)
+        (quantized.sum() + commitment.sum()).backward()
+
+    window = torch.hann_window(96, device=device)
+    wave = torch.randn(2, 1001, device=device, requires_grad=True)
+    filterbank = mn.mel_filterbank(24000, 96, 10).to(device)
+    for padding in ("center", "same"):
+        mn.stft(wave, window, 96, 24, padding).abs().sum().backward()
+        mn.log_mel(wave, window, filterbank, 24, 1e-5, padding).sum().backward()
+    spectrum = torch.randn(2, 9, 49, 2, device=device)
+    mn.istft(torch.view_as_complex(spectrum).requires_grad_(), window, 24).sum().backward()
+    bounds = torch.tensor([0, 1, 1, 12], dtype=torch.int32, device=device)
+    head = torch.randn(12, 98, device=device, requires_grad=True)
+    mn.vocoder_head(head, window, 24, bounds).sum().backward()
+
+    angles = torch.arange(12, device=device)[:, None] * torch.rand(8, device=device)
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        q, k, v = (torch.randn(12, 2, 16, device=device, dtype=dtype, requires_grad=True) for _ in range(3))
+        for left, right in ((4, 2), (-1, 0), (-1, -1)):
+            mn.window_attention(q, k, v, bounds, left, right, angles.cos(), angles.sin()).float().sum().backward()
+    torch.cuda.synchronize()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""demo and info."""
+
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from matplotlib.image import imread
+
+from mimo_audio.cli.batch import Job, plan
+from mimo_audio.tokens_file import read_tokens
+
+CLIPS = ("sentence", "digits")
+KINDS = ("original.wav", "decoded.wav", "tokens", "png")
+
+
+def test_demo(mimo, tmp_path: Path) -> None:
+    run = mimo("demo", "--out", tmp_path / "demo")
+    assert (run.status, run.err) == (0, "")
+    results = {f"{name}.{kind}" for name in CLIPS for kind in KINDS}
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == results
+    assert [line.split()[0] for line in run.out.splitlines()[1:3]] == [f"{name}.original.wav" for name in CLIPS]
+    assert str(tmp_path / "demo") in run.out
+    assert all(result in run.out for result in results)
+    for name in CLIPS:
+        original, decoded = (
+            soundfile.info(tmp_path / "demo" / f"{name}.{kind}.wav") for kind in ("original", "decoded")
+        )
+        assert original.frames == decoded.frames == read_tokens(tmp_path / "demo" / f"{name}.tokens").samples
+        assert imread(tmp_path / "demo" / f"{name}.png").ndim == 3
+
+
+def test_demo_with_a_recording(mimo, tmp_path: Path) -> None:
+    """Of a long recording the first 30 seconds."""
+    noise = np.random.default_rng(0).normal(0, 0.1, (31 * 8000, 2))
+    soundfile.write(tmp_path / "mine.flac", noise, 8000)
+    run = mimo("demo", tmp_path / "mine.flac", "--out", tmp_path / "demo")
+    assert run.status == 0
+    names = {f"{name}.{kind}" for name in (*CLIPS, "yours") for kind in KINDS}
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == names
+    assert soundfile.info(tmp_path / "demo" / "yours.decoded.wav").frames == 30 * 24000
+    assert [line.split()[0] for line in run.out.splitlines()[1:5]] == [
+        "sentence.original.wav",
+        "digits.original.wav",
+        "yours.original.wav",
+        "mean",
+    ]
+
+
+def test_demo_does_not_overwrite(mimo, tmp_path: Path) -> None:
+    (tmp_path / "digits.png").write_bytes(b"precious")
+    run = mimo("demo", "--out", tmp_path)
+    assert run.status == 2
+    assert "digits.png" in run.err
+    assert [path.name for path in tmp_path.iterdir()] == ["digits.png"]
+    assert mimo("demo", "--out", tmp_path, "--force").status == 0
+
+
+def test_demo_with_a_bad_recording_writes_nothing(mimo, tmp_path: Path) -> None:
+    (tmp_path / "mine.wav").write_bytes(b"not sound")
+    run = mimo("demo", tmp_path / "mine.wav", "--out", tmp_path / "demo")
+    assert run.status == 2
+    assert "mine.wav" in run.err
+    assert {path.name for path in tmp_path.rglob("*")} <= {"mine.wav", "demo"}
+
+
+@pytest.mark.parametrize(("clip", "rate", "seconds"), [("sentence", 24000, (5, 8)), ("digits", 8000, (3, 4))])
+def test_shipped_clips(clip: str, rate: int, seconds: tuple[float, float]) -> None:
+    with as_file(files("mimo_audio") / "assets" / f"{clip}.wav") as path:
+        info = soundfile.info(path)
+        assert (info.samplerate, info.channels, info.subtype) == (rate, 1, "PCM_16")
+        assert seconds[0] < info.duration < seconds[1]
+        assert path.stat().st_size < 400_000
+
+
+def test_info(mimo, model: Path) -> None:
+    run = mimo("info", "--model", model)
+    assert run.status == 0
+    facts = dict(line.split("  ", 1) for line in run.out.splitlines())
+    facts = {name.strip(): value.strip() for name, value in facts.items()}
+    assert facts["codebooks"] == "32-16-16"
+    assert facts["tokens"] == "25 frames/s, 0.33 kbit/s"
+    assert facts.keys() >= {"python", "torch", "native version", "gpu", "device used", "parameters", "fingerprint"}
+
+
+def test_plan_of_a_file_is_one_job(wav: Path, tmp_path: Path) -> None:
+    assert plan(wav, tmp_path / "x.tokens", {".wav"}, ".tokens") == [Job(wav, tmp_path / "x.tokens")]

@@ -1,0 +1,14 @@
+"""The shipped clip, for metrics that need speech."""
+
+from importlib.resources import files
+
+import numpy as np
+import pytest
+import soundfile
+
+
+@pytest.fixture(scope="session")
+def speech() -> np.ndarray:
+    """Three seconds of the demo clip, float64 [72000] at 24 kHz."""
+    with (files("mimo_audio") / "assets" / "demo.wav").open("rb") as file:
+        return soundfile.read(file, frames=72000)[0]

@@ -1,0 +1,98 @@
+"""The rules of the code base that no compiler checks: which layer may use which, what the binary may need of torch."""
+
+import ast
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# csrc/README.md's table: folder -> what its files may #include with quotes (own folder's files besides).
+MAY_INCLUDE = {
+    "include/mimo": ("mimo/", "common/cpu_dispatch.h"),
+    "cpu": ("mimo/", "cpu/"),
+    "cuda": ("mimo/", "cuda/", "emulator/emulator.h"),
+    "ops": ("mimo/", "common/"),
+    "common": ("mimo/", "common/"),
+    "emulator": ("emulator/", "cuda/mma.h"),
+    "bindings": ("common/cpu_dispatch.h", "emulator/"),
+    "dsp": ("mimo/", "common/cpu_dispatch.h"),
+}
+SEES_TORCH = ("common", "ops")
+
+
+def native_sources() -> list[Path]:
+    return [p for p in (ROOT / "csrc").rglob("*") if p.suffix in {".h", ".cpp", ".cu", ".cuh"}]
+
+
+@pytest.mark.parametrize("path", native_sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_native_files_include_only_their_layer(path: Path) -> None:
+    folder = str(path.parent.relative_to(ROOT / "csrc"))
+    text = path.read_text()
+    for include in re.findall(r'#include "([^"]+)"', text):
+        assert include.startswith(MAY_INCLUDE[folder]), f"{folder} may not include {include}"
+    if folder not in SEES_TORCH:
+        assert not re.search(r"#include <(torch|ATen|c10)/", text), f"{folder} must not see torch"
+    assert text.startswith("//"), "a file says in its first lines what it is for"
+
+
+def imports_of(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "mimo_audio_native").rglob("*.py")), ids=lambda p: p.stem)
+def test_the_ops_package_needs_torch_only(path: Path) -> None:
+    foreign = imports_of(path) - set(sys.stdlib_module_names) - {"torch", "mimo_audio_native"}
+    assert not foreign, f"mimo_audio_native may import torch and nothing else, found {sorted(foreign)}"
+
+
+@pytest.mark.parametrize("folder", ["mimo_audio_native", "python/mimo_audio", "bench", "scripts", "tests"])
+def test_every_python_file_says_what_it_is_for(folder: str) -> None:
+    silent = [
+        p
+        for p in (ROOT / folder).rglob("*.py")
+        if p.read_text().strip() and not ast.get_docstring(ast.parse(p.read_text()))
+    ]
+    assert not silent
+
+
+def test_every_op_has_its_files_under_one_stem() -> None:
+    match = re.search(r"set\(MIMO_OPS ([^)]+)\)", (ROOT / "CMakeLists.txt").read_text())
+    assert match
+    for stem in match.group(1).split():
+        for pattern in (
+            "csrc/include/mimo/{}.h",
+            "csrc/ops/{}.cpp",
+            "csrc/cpu/{}.cpp",
+            "csrc/cuda/{}.cu",
+            "mimo_audio_native/ops/{}.py",
+            "mimo_audio_native/reference/{}.py",
+            "tests/ops/test_{}.py",
+            "bench/cases/{}.py",
+        ):
+            assert (ROOT / pattern.format(stem)).exists(), pattern.format(stem)
+
+
+def test_the_binary_uses_only_the_stable_abi_of_torch() -> None:
+    """Every undefined symbol is Python's, the C or C++ run time's, or a C function of torch's stable ABI."""
+    spec = importlib.util.find_spec("mimo_audio_native._C")
+    assert spec
+    assert spec.origin
+    listing = subprocess.run(
+        ["nm", "-D", "--undefined-only", "-C", spec.origin], check=True, capture_output=True, text=True
+    )
+    names = {
+        line.split()[-1] if "(" not in line else line.split(maxsplit=1)[-1] for line in listing.stdout.splitlines()
+    }
+    foreign = {n for n in names if re.search(r"\b(at|c10|torch|caffe2)::", n)}
+    assert not foreign, f"symbols outside the stable ABI: {sorted(foreign)}"
