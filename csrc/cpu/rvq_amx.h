@@ -1,8 +1,9 @@
 // Screens RVQ's residuals in bfloat16 on AMX tiles (Sapphire Rapids and later; x86-64 with AVX-512 only).
 //
 // Residuals and entries are rounded to bfloat16, and the norms of what the rounding took away go into the error bound
-// (include/mimo/rvq.h). The bound then separates all but about one row in two; the rest has two or three candidates,
-// which the float64 score decides at less cost than float32 products for everybody.
+// (include/mimo/rvq.h). On normal data the bound leaves about two candidates per row and layer, half the time one; a
+// float32 product each reduces them nearly always to one, float64 decides the rest. Blocks are larger than for float32
+// products: fetching the candidates' float32 entries from beyond L2 costs as much as the tiles, and rows share them.
 //
 // A panel is [D / 32][2][16 pairs][16 entries][2]: tiles of 16 x 64 bytes in the order the instruction wants of its
 // second operand. Residuals are [rows / 16][D / 32][16][32]. Two tiles of rows meet two tiles of entries: four tiles
@@ -110,7 +111,7 @@ class AmxScreen {
  public:
   using Packed = uint16_t;
   static constexpr int kTileRows = 32;
-  static constexpr int64_t kBlockBytes = 640 << 10;
+  static constexpr int64_t kBlockBytes = 2560 << 10;
   static int64_t columns(int dim) { return (dim + kTileColumns - 1) / kTileColumns * kTileColumns; }
 
   AmxScreen(int dim, int64_t tiles)

@@ -165,6 +165,43 @@ inline float norm_above(float square, int dim) {
   return std::sqrt(square + float(dim) * 0x1p-125f) * (1.0f + float(dim) * 0x1p-23f) * kRvqRoundUp;
 }
 
+inline constexpr int kMostCandidates = 256;  // if there are more, every entry is scored in float64
+
+// Row . entry in float32.
+inline float float_dot(Row<float> row, const float* entry, int dim) {
+  constexpr int kVectors = kChunk / kLanes<float>;
+  Vec<float> sums[2][kVectors] = {};
+  const int whole = dim / kChunk;
+  for (int c = 0; c < whole; ++c) {
+    for (int i = 0; i < kVectors; ++i) {
+      sums[c % 2][i] += load(row.chunk(c) + i * kLanes<float>) * load(entry + c * kChunk + i * kLanes<float>);
+    }
+  }
+  Vec<float> sum{};
+  for (int i = 0; i < kVectors; ++i) sum += sums[0][i] + sums[1][i];
+  float total = sum_lanes<float>(sum);
+  for (int d = whole * kChunk; d < dim; ++d) total += row.chunk(whole)[d - whole * kChunk] * entry[d];
+  return total;
+}
+
+// Screens candidates again, in float32: keeps those within its bound, in order, and returns how many.
+inline int keep_nearest(int* candidates, int count, const ScreenedCodebook& book, const RvqBound& bound, Row<float> row,
+                        float row_norm, int dim) {
+  float low[kMostCandidates], limit = __builtin_inff();
+  for (int c = 0; c < count; ++c) {
+    const int k = candidates[c];
+    const float score = book.square[k] - 2 * float_dot(row, book.entries + int64_t(k) * dim, dim);
+    const float norm = book.norm[k], error = norm * (bound.row * row_norm + bound.entry * norm) + bound.tiny;
+    low[c] = score - error;
+    limit = score + error < limit ? score + error : limit;
+  }
+  int kept = 0;
+  for (int c = 0; c < count; ++c) {
+    if (!(low[c] > limit)) candidates[kept++] = candidates[c];
+  }
+  return kept;
+}
+
 // The code of `row`, given its screened dot products with all entries. `row_rounding` >= |r^ - r|.
 inline int choose(const float* dots, const ScreenedCodebook& book, const RvqBound& bound, Row<float> row,
                   double row_square, float row_rounding, int dim) {
@@ -185,26 +222,30 @@ inline int choose(const float* dots, const ScreenedCodebook& book, const RvqBoun
   float limit = least[0];
   for (int i = 1; i < lanes; ++i) limit = least[i] < limit ? least[i] : limit;
 
-  int best = -1;
-  double best_score = 0;
-  bool scored = false;
-  const auto exact_score = [&](int k) {
-    const float* entry = book.entries + int64_t(k) * dim;
-    return (book.exact_squares ? book.entry_squares[k] : square_of(entry, dim)) - 2 * exact_dot(row, entry, dim);
-  };
-  for (int k = 0; k < book.padded; k += lanes) {
+  int candidates[kMostCandidates], count = 0;
+  for (int k = 0; k < book.padded && count <= kMostCandidates; k += lanes) {
     const auto excluded = score(k) - error(k) > limit;  // false for NaN, which so stays a candidate
     if (!any(~excluded)) continue;
     for (int i = 0; i < lanes && k + i < book.size; ++i) {
       if (excluded[i]) continue;
-      if (best < 0) {
-        best = k + i;
-        continue;
-      }
-      if (!scored) best_score = exact_score(best), scored = true;
-      const double candidate = exact_score(k + i);
-      if (candidate < best_score) best = k + i, best_score = candidate;
+      if (count < kMostCandidates) candidates[count] = k + i;
+      ++count;
     }
+  }
+  const bool all = count > kMostCandidates;
+  if (row_rounding > 0 && count > 1 && !all) {
+    count = keep_nearest(candidates, count, book, bound, row, row_norm, dim);
+  }
+  if (count == 1) return candidates[0];
+  if (all) count = book.size;
+  int best = 0;
+  double best_score = 0;
+  for (int c = 0; c < count; ++c) {
+    const int k = all ? c : candidates[c];
+    const float* entry = book.entries + int64_t(k) * dim;
+    const double square = book.exact_squares ? book.entry_squares[k] : square_of(entry, dim);
+    const double exact = square - 2 * exact_dot(row, entry, dim);
+    if (c == 0 || exact < best_score) best = k, best_score = exact;
   }
   return best;
 }

@@ -65,8 +65,8 @@ class ScreenedCodebooks {
       book.rounding[k] = 0;
     }
   }
-  // The norms of entry k from its square in float32.
-  void measure(int r, int k, float square) const {
+  // The same of entry k from its square in float32.
+  void measure_from(int r, int k, float square) const {
     const ScreenedCodebook& book = books_[r];
     const bool finite = square < __builtin_inff();
     book.entry_squares[k] = finite ? double(square) : square_of(book.entries + int64_t(k) * dim_, dim_);
@@ -279,7 +279,7 @@ inline void search_rows(const RvqSearchParams& p, const ScreenedCodebooks& books
         for (; n < p.count; ++n) {
           group_dots<1, false>(row(n).data, pitch, entries, dim, out + n * book.padded, book.padded, nullptr);
         }
-        for (int j = 0; j < kGroup && k + j < book.size; ++j) books.measure(r, k + j, squares[j]);
+        for (int j = 0; j < kGroup && k + j < book.size; ++j) books.measure_from(r, k + j, squares[j]);
       }
     });
     for (int64_t n = 0; n < p.count; ++n) {  // columns no group has written

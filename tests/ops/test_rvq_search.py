@@ -55,6 +55,13 @@ def test_near_ties_are_decided_in_float64(backend, count) -> None:
     assert torch.equal(backend.ops.rvq_encode(*move(backend, x, [codebook])).cpu(), expected)
 
 
+@pytest.mark.parametrize("count", [5, 50])
+def test_hundreds_of_candidates(backend, count) -> None:
+    x = torch.randn(count, 20)
+    codebooks = [torch.randn(20) + 1e-7 * torch.randn(300, 20), torch.randn(4, 20)]
+    assert torch.equal(backend.ops.rvq_encode(*move(backend, x, codebooks)).cpu(), exact_codes(x, codebooks))
+
+
 @pytest.mark.parametrize("count", [20, 60])
 def test_exact_ties_go_to_the_smallest_index(backend, count) -> None:
     # Small integers: every score is exact in any arithmetic, and equal scores are frequent.
