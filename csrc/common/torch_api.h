@@ -25,8 +25,8 @@ using torch::stable::Tensor;
 
 // Raises RuntimeError with a message that names op, argument, expectation and what came. (STD_TORCH_CHECK would put the
 // path of our source file before it.)
-#define MIMO_CHECK(condition, ...)                             \
-  do {                                                         \
+#define MIMO_CHECK(condition, ...)                              \
+  do {                                                          \
     if (!(condition)) ::mimo::raise(::mimo::text(__VA_ARGS__)); \
   } while (0)
 
