@@ -165,13 +165,6 @@ inline float norm_above(float square, int dim) {
   return std::sqrt(square + float(dim) * 0x1p-125f) * (1.0f + float(dim) * 0x1p-23f) * kRvqRoundUp;
 }
 
-inline bool any(Vec<int32_t> mask) {
-  long long parts[kVectorBytes / 8], all = 0;
-  std::memcpy(parts, &mask, sizeof mask);
-  for (long long part : parts) all |= part;
-  return all != 0;
-}
-
 inline constexpr int kMostCandidates = 256;  // if there are more, every entry is scored in float64
 
 // Row . entry in float32.
