@@ -9,13 +9,13 @@
 // second operand. Residuals are [rows / 16][D / 32][16][32]. Two tiles of rows meet two tiles of entries: four tiles
 // of sums, four loads and four products per 32 columns.
 #pragma once
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wuninitialized"  // in GCC's own header
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
-#pragma GCC diagnostic pop
 
 #include "cpu/rvq_common.h"
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"  // in GCC's own intrinsics
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 
 #define MIMO_AMX __attribute__((target("amx-tile,amx-bf16,avx512bf16")))
 
@@ -147,3 +147,4 @@ class AmxScreen {
 }  // namespace mimo::cpu::MIMO_ISA
 
 #undef MIMO_AMX
+#pragma GCC diagnostic pop
