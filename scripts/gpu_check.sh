@@ -31,7 +31,7 @@ echo "== $name, sm_$arch, driver $(nvidia-smi --query-gpu=driver_version --forma
 
 build() {
   cmake -S . -B build/gpu -G Ninja -DMIMO_CUDA=ON -DMIMO_CUDA_ARCHS="$arch-real" -DMIMO_DEV_OUTPUT="$root/mimo_audio_native" \
-    -DPython_EXECUTABLE="$(command -v "$python")" -DSKBUILD_PROJECT_VERSION=0.0.0 >"$out/build-$tag.log" &&
+    -DPython_EXECUTABLE="$(command -v "$python")" -DSKBUILD_PROJECT_VERSION=0.0.0 -DCMAKE_CUDA_FLAGS=-lineinfo >"$out/build-$tag.log" &&
     cmake --build build/gpu >>"$out/build-$tag.log" 2>&1 || { tail -n 30 "$out/build-$tag.log"; return 1; }
   grep -E "spill|Used" "$out/build-$tag.log" | grep -v " 0 bytes spill stores, 0 bytes spill loads" | sort | uniq -c | sort -rn | head -n 5 || true
 }
