@@ -23,7 +23,7 @@ def log_mel(
         padding: "center" (T = 1 + L // hop) or "same" (T = L // hop), as in `stft`.
 
     Returns:
-        [B, T, n_mels]. Differentiable with respect to wave; the gradient is 0 below the floor and at magnitude 0.
+        [B, T, n_mels]. Differentiable once with respect to wave; the gradient is 0 below the floor and at magnitude 0.
 
     Raises:
         RuntimeError: wrong shapes, dtypes, devices or sizes; a window or filterbank that requires grad.

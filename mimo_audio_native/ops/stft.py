@@ -20,7 +20,7 @@ def stft(wave: Tensor, window: Tensor, n_fft: int, hop: int, padding: str = "cen
             T = L // hop. Signals shorter than the padding are folded as often as it takes.
 
     Returns:
-        [B, T, n_fft // 2 + 1] complex64 or complex128. Differentiable with respect to wave.
+        [B, T, n_fft // 2 + 1] complex64 or complex128. Differentiable once with respect to wave.
 
     Raises:
         RuntimeError: wrong shapes, dtypes, devices or sizes; "center" with an empty wave; a window that requires grad.
@@ -39,7 +39,7 @@ def istft(spectrum: Tensor, window: Tensor, hop: int) -> Tensor:
         hop: samples from frame to frame, at most n_fft.
 
     Returns:
-        [B, T * hop] samples: (n_fft - hop) / 2 are trimmed at both ends. Differentiable with respect to spectrum.
+        [B, T * hop] samples: (n_fft - hop) / 2 are trimmed at both ends. Differentiable once with respect to spectrum.
 
     Raises:
         TypeError: spectrum is not complex.

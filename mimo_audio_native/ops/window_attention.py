@@ -32,7 +32,7 @@ def window_attention(
 
     Returns:
         [T, H, D] in q's dtype; scores, soft-max and sums in float32 or wider (bfloat16 on CUDA: weights rounded to
-        bfloat16 for the tensor cores). Differentiable with respect to q, k, v.
+        bfloat16 for the tensor cores). Differentiable once with respect to q, k, v.
 
     Raises:
         RuntimeError: wrong shapes, dtypes or devices; tables that require grad; offsets that do not rise from 0 to T or
