@@ -22,7 +22,7 @@ def vocoder_head(
         max_magnitude: larger magnitudes are clipped, without gradient.
 
     Returns:
-        [T * hop] samples; sequence b is cu_seqlens[b] * hop .. cu_seqlens[b + 1] * hop. Differentiable with respect
+        [T * hop] samples; sequence b is cu_seqlens[b] * hop .. cu_seqlens[b + 1] * hop. Differentiable once with respect
         to x.
 
     Raises:
