@@ -1,30 +1,12 @@
 // Between signals in memory (one frame after another) and the FFT's slots (one frame per lane, cpu/fft.h):
 // transposition in blocks of kLanes x kLanes, cutting a signal into frames, and the scratch of a thread.
 #pragma once
-#include <utility>
-
 #include "cpu/fft.h"
 #include "cpu/isa.h"
+#include "cpu/transpose.h"
 #include "mimo/stft.h"
 
 namespace mimo::cpu::MIMO_ISA {
-
-template <class T, int kStep, int... I>
-MIMO_INLINE void exchange(Vec<T>& a, Vec<T>& b, std::integer_sequence<int, I...>) {
-  const Vec<T> low = __builtin_shufflevector(a, b, (I & kStep ? kLanes<T> + I - kStep : I)...);
-  b = __builtin_shufflevector(a, b, (I & kStep ? kLanes<T> + I : I + kStep)...);
-  a = low;
-}
-template <class T, int kStep>
-MIMO_INLINE void transpose_from(Vec<T> (&v)[kLanes<T>]) {
-  if constexpr (kStep < kLanes<T>) {
-#pragma GCC unroll 16
-    for (int i = 0; i < kLanes<T>; ++i) {
-      if (!(i & kStep)) exchange<T, kStep>(v[i], v[i + kStep], std::make_integer_sequence<int, kLanes<T>>{});
-    }
-    transpose_from<T, 2 * kStep>(v);
-  }
-}
 
 MIMO_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 MIMO_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -44,7 +26,7 @@ MIMO_INLINE void read_columns(const T* const* rows, int columns, Take take) {
     Vec<T> v[L];
 #pragma GCC unroll 16
     for (int i = 0; i < L; ++i) v[i] = load(rows[i] + c);
-    transpose_from<T, 1>(v);
+    transpose_square<T>(v);
 #pragma GCC unroll 16
     for (int i = 0; i < L; ++i) take(c + i, v[i]);
   }
@@ -64,7 +46,7 @@ MIMO_INLINE void write_columns(T* const* rows, int count, int columns, Give give
     Vec<T> v[L];
 #pragma GCC unroll 16
     for (int i = 0; i < L; ++i) v[i] = give(c + i);
-    transpose_from<T, 1>(v);
+    transpose_square<T>(v);
     if (count == L) {
 #pragma GCC unroll 16
       for (int i = 0; i < L; ++i) store<T>(rows[i] + c, v[i]);

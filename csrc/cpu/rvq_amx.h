@@ -55,7 +55,7 @@ MIMO_AMX inline void pack_bf16(const ScreenedCodebook& book, int first, int dim,
         }
         pairs[j] = (Vec<float>)round_to_bf16(low, high, lost[j]);
       }
-      transpose<float>(pairs);
+      transpose_square<float>(pairs);
       for (int i = 0; i < 16; ++i)
         store(reinterpret_cast<float*>(panel + (2 * s + half) * kTile + i * kTileColumns), pairs[i]);
     }

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "cpu/isa.h"
+#include "cpu/transpose.h"
 #include "mimo/rvq.h"
 
 namespace mimo::cpu::MIMO_ISA {
@@ -104,26 +105,6 @@ inline __attribute__((always_inline)) Vec<T> load_part(const T* p, int64_t count
   Vec<T> v{};
   std::memcpy(&v, p, size_t(count) * sizeof(T));
   return v;
-}
-
-// Square matrix of kLanes x kLanes 32-bit elements: exchanges the off-diagonal blocks of width 1, 2, 4, ..
-template <class T, int kWidth = 1>
-inline __attribute__((always_inline)) void transpose(Vec<T> (&m)[kLanes<T>]) {
-  if constexpr (kWidth < kLanes<T>) {
-    Vec<int32_t> upper{}, lower{};
-    for (int i = 0; i < kLanes<T>; ++i) {
-      upper[i] = i & kWidth ? kLanes<T> + i - kWidth : i;
-      lower[i] = i & kWidth ? kLanes<T> + i : i + kWidth;
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < kLanes<T>; ++i) {
-      if (i & kWidth) continue;
-      const Vec<T> a = m[i], b = m[i + kWidth];
-      m[i] = __builtin_shuffle(a, b, upper);
-      m[i + kWidth] = __builtin_shuffle(a, b, lower);
-    }
-    transpose<T, 2 * kWidth>(m);
-  }
 }
 
 template <class T>

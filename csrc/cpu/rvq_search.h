@@ -117,7 +117,7 @@ class FloatScreen {
           const int k = first + half * lanes + j;
           if (k < book.size && d < dim) block[j] = load_part(book.entries + int64_t(k) * dim + d, dim - d);
         }
-        transpose<float>(block);
+        transpose_square<float>(block);
         for (int i = 0; i < lanes; ++i) store(panel + (d + i) * kPanel + half * lanes, block[i]);
       }
     }

@@ -22,6 +22,7 @@
 
 #include "cpu/half.h"
 #include "cpu/isa.h"
+#include "cpu/transpose.h"
 #include "cpu/vector_math.h"
 
 namespace mimo::cpu::MIMO_ISA {
@@ -54,23 +55,6 @@ inline Range whole_vectors(Range r) {
 
 // --- vectors ---------------------------------------------------------------------------------------------------------
 
-template <class C, int kStep, int... kLane>
-inline __attribute__((always_inline)) void exchange(Vec<C>& a, Vec<C>& b, std::integer_sequence<int, kLane...>) {
-  const Vec<C> low = __builtin_shufflevector(a, b, (kLane & kStep ? kLane - kStep + kLanes<C> : kLane)...);
-  b = __builtin_shufflevector(a, b, (kLane & kStep ? kLane + kLanes<C> : kLane + kStep)...);
-  a = low;
-}
-
-template <class C, int kStep = 1>
-inline __attribute__((always_inline)) void transpose_steps(Vec<C> (&x)[kLanes<C>]) {
-  if constexpr (kStep < kLanes<C>) {
-    for (int i = 0; i < kLanes<C>; ++i) {
-      if (!(i & kStep)) exchange<C, kStep>(x[i], x[i + kStep], std::make_integer_sequence<int, kLanes<C>>{});
-    }
-    transpose_steps<C, 2 * kStep>(x);
-  }
-}
-
 // [count, width] -> [width, kColumns]; count and width are whole vectors.
 template <class C>
 void transpose(const C* from, int count, int width, C* to) {
@@ -78,7 +62,7 @@ void transpose(const C* from, int count, int width, C* to) {
     for (int d = 0; d < width; d += kLanes<C>) {
       Vec<C> square[kLanes<C>];
       for (int r = 0; r < kLanes<C>; ++r) square[r] = load(from + int64_t(i + r) * width + d);
-      transpose_steps<C>(square);
+      transpose_square<C>(square);
       for (int r = 0; r < kLanes<C>; ++r) store(to + int64_t(d + r) * kColumns + i, square[r]);
     }
   }
