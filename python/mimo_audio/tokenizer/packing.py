@@ -57,7 +57,7 @@ def conv_transpose(layer: nn.ConvTranspose1d, x: Tensor, lengths: Sequence[int])
     products = x @ layer.weight.transpose(1, 2).flatten(1)  # [sum(lengths), kernel * out]
     y = products.new_zeros(sum(full), layer.out_channels)
     if layer.bias is not None:
-        y = y + layer.bias
+        y = y + layer.bias.to(y.dtype)  # under autocast the products are narrower than the bias
     return y.index_add(0, rows.flatten(), products.view(rows.numel(), -1)), full
 
 
