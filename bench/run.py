@@ -87,7 +87,7 @@ def measure(case: Case, clock: Clock, seconds: float) -> tuple[float, float, int
 
 
 def ceilings(device: str, dtype: torch.dtype, clock: Clock) -> dict[str, float]:
-    """What the machine reaches at best: FLOP/s of a large product in `dtype`, bytes/s (read + write) of a large copy."""
+    """The machine at its best: FLOP/s of a large product in `dtype`, bytes/s (read + write) of a large copy."""
     size = 8192 if device == "cuda" else 2048
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     source = torch.zeros((1 << 30 if device == "cuda" else 64 << 20), device=device)
