@@ -1,5 +1,6 @@
 """encode and decode: right results for every format, rate and channel count, for files and folders."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,18 @@ def test_silent_and_clipped(mimo, tmp_path: Path, wave: np.ndarray) -> None:
     soundfile.write(tmp_path / "in.wav", wave, 24000, "FLOAT")
     assert mimo("roundtrip", tmp_path / "in.wav", tmp_path / "out.wav").status == 0
     assert soundfile.info(tmp_path / "out.wav").frames == 24000
+
+
+def test_names_that_are_not_utf8(mimo, wav: Path, tmp_path: Path) -> None:
+    """File names are bytes: old recordings have Latin-1 ones; and a line break must not break the table."""
+    for name in (os.fsdecode(b"caf\xe9"), "line\nbreak"):
+        source = wav.rename(tmp_path / f"{name}.wav")
+        assert mimo("encode", source, tmp_path / f"{name}.tokens").status == 0
+        assert mimo("decode", tmp_path / f"{name}.tokens", tmp_path / f"{name}.out.wav").status == 0
+        run = mimo("roundtrip", source, tmp_path / f"{name}.heard.wav", "--json", tmp_path / f"{name}.json")
+        assert run.status == 0
+        assert len(run.out.splitlines()) == 2
+        source.rename(wav)
 
 
 def test_first_codebooks(mimo, wav: Path, model: Path, tmp_path: Path) -> None:

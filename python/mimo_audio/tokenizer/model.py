@@ -71,9 +71,14 @@ class AudioTokenizer(nn.Module):
         if missing:
             raise ModelError(f"no tokenizer at {path}: missing {' and '.join(missing)}")
         config = TokenizerConfig.load(path / "config.json")
-        with torch.device("meta"):
-            model = cls(config)
+        try:
+            with torch.device("meta"):
+                model = cls(config)
+        except (RuntimeError, MemoryError) as error:
+            raise ModelError(f"{path}: cannot build a model of these sizes: {str(error).splitlines()[0]}") from error
         checkpoint.load(model, path / "model.safetensors")
+        if not all(entries.isfinite().all() for entries in model.quantizer.embeddings()):
+            raise ModelError(f"{path / 'model.safetensors'}: expected finite codebooks, got NaN or infinity")
         try:
             return model.to(device, dtype).eval()
         except (RuntimeError, AssertionError) as error:  # torch built without CUDA answers with an assertion
@@ -115,6 +120,10 @@ class AudioTokenizer(nn.Module):
             raise CodesError(f"n_q: expected a number of codebooks, got {n_q}")
         for item in features:
             _check_rows("features", item, self.config.d_model)
+            if not item.isfinite().all():
+                raise AudioError(
+                    "features: expected finite numbers, got NaN or infinity; is the wave far beyond -1 .. 1?"
+                )
         if not features:
             return []
         codes = self.quantizer.encode(torch.cat(list(features)).to(self.device), n_q)
