@@ -70,7 +70,7 @@ def read_blocks(path: str | os.PathLike[str], sample_rate: int) -> Iterator[Tens
             _check_complete(file, path)
             yield from resample_blocks(_mono_blocks(file, path), file.samplerate, sample_rate)
     except (OSError, soundfile.SoundFileError) as error:
-        if not Path(path).exists():
+        if not os.path.exists(path):
             raise AudioError(f"no such file: {path}") from error
         reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
         raise AudioError(f"cannot read {path}: {reason}") from error

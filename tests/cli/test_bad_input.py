@@ -1,6 +1,7 @@
 """Bad input: one clear line on stderr, exit status 2, no traceback, and the folder is as it was."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -232,6 +233,28 @@ def test_unknown_output_format(refuses, wav: Path, tokens: Path, tmp_path: Path,
 
 def test_picture_without_png(refuses, wav: Path, tmp_path: Path) -> None:
     assert ".png" in refuses("roundtrip", wav, tmp_path / "out.wav", "--plot", tmp_path / "mels.gif")
+
+
+@pytest.mark.parametrize("option", ["--json", "--plot"])
+def test_scores_and_picture_are_files_of_their_own(refuses, wav: Path, tmp_path: Path, option: str) -> None:
+    for path in (wav, tmp_path / "out.wav"):
+        assert option in refuses("roundtrip", wav, tmp_path / "out.wav", option, path, "--force")
+    same = tmp_path / "same.png"
+    assert "once more" in refuses("roundtrip", wav, tmp_path / "out.wav", "--json", same, "--plot", same, "--force")
+
+
+def test_a_device_is_never_replaced(refuses, wav: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.tokens")
+    assert "device or pipe" in refuses("encode", wav, tmp_path / "pipe.tokens", "--force")
+    assert (tmp_path / "pipe.tokens").is_fifo()
+
+
+def test_too_long_a_name(refuses, wav: Path, tmp_path: Path) -> None:
+    name = "x" * 300
+    for command in ("encode", "roundtrip"):
+        assert "too long" in refuses(command, wav, tmp_path / f"{name}.wav")
+        assert "no such file" in refuses(command, tmp_path / name, tmp_path / "out.wav")
+    assert "no tokenizer" in refuses("encode", wav, tmp_path / "out.tokens", "--model", tmp_path / name)
 
 
 def test_unwritable_output(refuses, wav: Path, tokens: Path, tmp_path: Path) -> None:

@@ -147,6 +147,14 @@ def test_names_that_differ_in_the_suffix_only(mimo, tmp_path: Path, speech: np.n
     assert files(tmp_path / "out") == {"a.wav.tokens", "a.flac.tokens", "b.tokens"}
 
 
+def test_no_result_overwrites_another(mimo, tmp_path: Path, speech: np.ndarray) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.wav", "a.flac", "a.wav.wav"):
+        soundfile.write(tmp_path / "in" / name, speech[:4800], 24000)
+    assert mimo("encode", tmp_path / "in", tmp_path / "out", "--force").status == 0
+    assert files(tmp_path / "out") == {"a.wav.tokens", "a.flac.tokens", "a.wav.wav.tokens"}
+
+
 def test_results_inside_the_input_folder_are_no_input(mimo, tmp_path: Path, speech: np.ndarray) -> None:
     soundfile.write(tmp_path / "a.wav", speech[:4800], 24000)
     for _ in range(2):

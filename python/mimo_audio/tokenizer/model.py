@@ -8,6 +8,7 @@ are decoded, each piece on its own. The methods do not track gradients; training
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.resources import files
 from os import PathLike
+from os.path import isfile
 from pathlib import Path
 
 import torch
@@ -67,7 +68,7 @@ class AudioTokenizer(nn.Module):
         what is wrong with the folder, listing every tensor that does not fit.
         """
         path = Path(str(files("mimo_audio") / "assets" / "nano")) if folder == "nano" else Path(folder)
-        missing = [name for name in ("config.json", "model.safetensors") if not (path / name).is_file()]
+        missing = [name for name in ("config.json", "model.safetensors") if not isfile(path / name)]
         if missing:
             raise ModelError(f"no tokenizer at {path}: missing {' and '.join(missing)}")
         config = TokenizerConfig.load(path / "config.json")
