@@ -72,6 +72,8 @@ def read_blocks(path: str | os.PathLike[str], sample_rate: int) -> Iterator[Tens
     except (OSError, soundfile.SoundFileError) as error:
         if not os.path.exists(path):
             raise AudioError(f"no such file: {path}") from error
+        if not os.access(path, os.R_OK):  # libsndfile says "System error"
+            raise AudioError(f"cannot read {path}: no permission") from error
         reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
         raise AudioError(f"cannot read {path}: {reason}") from error
 

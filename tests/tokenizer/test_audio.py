@@ -100,6 +100,13 @@ def test_unreadable_files(tmp_path):
         audio.read(tmp_path / "nan.wav", 24000)
 
 
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    (tmp_path / "text.wav").write_text("this is not audio")
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may read everything
+    with pytest.raises(AudioError, match=r"text\.wav: no permission"):
+        audio.read(tmp_path / "text.wav", 24000)
+
+
 @pytest.mark.parametrize("suffix", ["wav", "aiff", "flac"])
 def test_truncated_files(tmp_path, suffix):
     path = tmp_path / f"cut.{suffix}"

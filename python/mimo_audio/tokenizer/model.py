@@ -67,6 +67,8 @@ class AudioTokenizer(nn.Module):
         dtype float32 or bfloat16; codebooks, windows and mel stay float32. Raises ModelError with one line that says
         what is wrong with the folder, listing every tensor that does not fit.
         """
+        if dtype not in (torch.float32, torch.bfloat16):
+            raise ModelError(f"dtype: expected torch.float32 or torch.bfloat16, got {dtype}")
         path = Path(str(files("mimo_audio") / "assets" / "nano")) if folder == "nano" else Path(folder)
         missing = [name for name in ("config.json", "model.safetensors") if not isfile(path / name)]
         if missing:
@@ -180,7 +182,8 @@ class AudioTokenizer(nn.Module):
         """wave [N] (at the model's rate, unless sample_rate says otherwise) -> codes [n_q, T']. Raises AudioError."""
         audio.check_wave(wave)
         rate = self.config.sampling_rate
-        blocks = audio.resample_blocks(wave.split(BLOCK_SAMPLES), sample_rate or rate, rate)
+        source_rate = rate if sample_rate is None else sample_rate
+        blocks = audio.resample_blocks(wave.split(BLOCK_SAMPLES), source_rate, rate)
         return torch.cat(list(self.encode_blocks(blocks, n_q)), 1)
 
     def encode_batch(
@@ -188,7 +191,8 @@ class AudioTokenizer(nn.Module):
     ) -> list[Tensor]:
         """`encode` of every wave."""
         rate = self.config.sampling_rate
-        waves = [audio.resample(audio.check_wave(wave), sample_rate or rate, rate) for wave in waves]
+        source_rate = rate if sample_rate is None else sample_rate
+        waves = [audio.resample(audio.check_wave(wave), source_rate, rate) for wave in waves]
         return self.quantize_batch(self.encode_features_batch(self.log_mel_batch(waves)), n_q)
 
     @torch.no_grad()
