@@ -5,12 +5,13 @@ compiled for AVX-512 wins, it runs on machines without AVX-512. So every weak sy
 instruction set (namespace mimo::cpu::<isa>). Usage: check_isa_objects.py ISA OBJECT...
 """
 
+import re
 import subprocess
 import sys
 
 isa, *objects = sys.argv[1:]
 listing = subprocess.run(["nm", "--defined-only", "-C", *objects], check=True, capture_output=True, text=True).stdout
-weak = {line.split(" ", 2)[2] for line in listing.splitlines() if line[17:18] in "WVu" and line[17:18]}
+weak = set(re.findall(r"^[0-9a-f]+ [WVu] (.+)$", listing, re.MULTILINE))  # other lines name the objects
 foreign = sorted(name for name in weak if f"mimo::cpu::{isa}::" not in name and not name.startswith("DW.ref."))
 if foreign:
     sys.exit(

@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,21 @@ def test_every_op_has_its_files_under_one_stem() -> None:
             "bench/cases/{}.py",
         ):
             assert (ROOT / pattern.format(stem)).exists(), pattern.format(stem)
+
+
+@pytest.mark.parametrize(("space", "foreign"), [("mimo::cpu::avx2", False), ("elsewhere", True)])
+def test_shared_inline_functions_are_found_wherever_the_objects_lie(space: str, foreign: bool, tmp_path: Path) -> None:
+    compiler = shutil.which("c++")
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    path = tmp_path / ("u" * 20)  # nm prints the name on a line of its own, with "u" where the type of a symbol stands
+    source = tmp_path / "a.cpp"
+    source.write_text(f"namespace {space} {{ inline int f() {{ return 1; }} int (*p)() = &f; }}")
+    subprocess.run([compiler, "-c", source, "-o", path], check=True)
+    command = [sys.executable, ROOT / "cmake" / "check_isa_objects.py", "avx2", path.name, path.name]
+    check = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert check.returncode == int(foreign), check.stderr
+    assert ("elsewhere::f()" in check.stderr) == foreign
 
 
 def test_the_binary_uses_only_the_stable_abi_of_torch() -> None:

@@ -13,10 +13,18 @@
 namespace mimo {
 namespace {
 
+#if defined(__x86_64__)
+// The avx2 and avx512 copies convert float16 with it; __builtin_cpu_supports knows its name in newer compilers only.
+bool has_f16c() {
+  unsigned a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
+
 CpuIsa detect() {
 #if defined(__x86_64__)
   const char* wish = std::getenv("MIMO_CPU_ISA");
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   const auto at_most = [&](const char* name) { return !wish || !std::strcmp(wish, name); };

@@ -28,7 +28,7 @@ inline Framing framing_of(const char* op, int64_t length, const Tensor& window, 
   check_dim(op, "window", window, 1, "[W]");
   MIMO_CHECK(window.size(0) >= 1 && window.size(0) <= n_fft, op, ": window must have 1 to n_fft = ", n_fft,
              " samples, got ", describe(window));
-  MIMO_CHECK(hop >= 1 && hop <= INT32_MAX, op, ": hop must be at least 1, got ", hop);
+  MIMO_CHECK(hop >= 1 && hop <= INT32_MAX, op, ": hop must be 1 to ", INT32_MAX, ", got ", hop);
   const bool center = padding == "center";
   MIMO_CHECK(center || padding == "same", op, ": padding must be \"center\" or \"same\", got \"", padding, "\"");
   MIMO_CHECK(!center || length > 0, op, ": wave must have at least one sample for padding \"center\", got length ",

@@ -51,6 +51,7 @@ std::string shape_text(const Tensor& t) {
 }
 
 std::string describe(const Tensor& t) {
+  if (!t.defined()) return "None";
   return dtype_name(t.scalar_type()) + " " + shape_text(t) + " on " + device_name(t);
 }
 
@@ -75,8 +76,8 @@ void check_same_device(const char* op, const char* name, const Tensor& t, const 
 }
 
 void check_same_dtype(const char* op, const char* name, const Tensor& t, const char* first_name, const Tensor& first) {
-  MIMO_CHECK(t.scalar_type() == first.scalar_type(), op, ": ", name, " must have the dtype of ", first_name, " (",
-             dtype_name(first.scalar_type()), "), got ", describe(t));
+  MIMO_CHECK(t.defined() && t.scalar_type() == first.scalar_type(), op, ": ", name, " must have the dtype of ",
+             first_name, " (", dtype_name(first.scalar_type()), "), got ", describe(t));
 }
 
 DType dtype_of(const char* op, const char* name, const Tensor& t) {

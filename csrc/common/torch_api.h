@@ -97,7 +97,7 @@ DType dtype_of(const char* op, const char* name, const Tensor& t);  // f32, f64,
 #define MIMO_RUN_WITH_WORKSPACE(op, tensor, kernel, params) MIMO_RUN(op, tensor, kernel, params)
 #endif
 
-// MIMO_OPS(m.def("name(Tensor x) -> Tensor"); ...) declares schemas; MIMO_IMPL(m.impl("name", TORCH_BOX(&name));)
+// MIMO_DEF(m.def("name(Tensor x) -> Tensor"); ...) declares schemas, MIMO_IMPL(m.impl("name", TORCH_BOX(&name));)
 // kernels.
 #define MIMO_DEF_(space, ...) \
   STABLE_TORCH_LIBRARY_FRAGMENT(space, m) { __VA_ARGS__ }

@@ -1,9 +1,6 @@
 // Rows of float16 and bfloat16 in memory, float in registers: counts are multiples of 8.
 #pragma once
 #include "cpu/isa.h"
-#if defined(__F16C__)
-#include <immintrin.h>
-#endif
 
 namespace mimo::cpu::MIMO_ISA {
 

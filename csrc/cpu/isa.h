@@ -13,7 +13,13 @@
 #include <type_traits>
 
 #if defined(__SSE4_1__)
+#pragma GCC diagnostic push
+#if !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC's own header initialises "undefined" vectors with themselves
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
+#pragma GCC diagnostic pop
 #endif
 
 #include "mimo/parallel.h"

@@ -9,13 +9,7 @@
 // second operand. Residuals are [rows / 16][D / 32][16][32]. Two tiles of rows meet two tiles of entries: four tiles
 // of sums, four loads and four products per 32 columns.
 #pragma once
-#include <immintrin.h>
-
 #include "cpu/rvq_common.h"
-
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wuninitialized"  // in GCC's own intrinsics
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 
 #define MIMO_AMX __attribute__((target("amx-tile,amx-bf16,avx512bf16")))
 
@@ -74,7 +68,7 @@ MIMO_AMX inline void pack_bf16(const ScreenedCodebook& book, int first, int dim,
 // out[i * stride + j] = row i . entry j of 32 rows and 32 entries.
 MIMO_AMX inline void dots_32x32(const uint16_t* rows, const uint16_t* panel, int steps, float* out, int64_t stride) {
   const uint16_t* next_rows = rows + int64_t(steps) * kTile;
-  __asm__ volatile("" : : : "memory");  // as above
+  __asm__ volatile("" : : : "memory");  // the intrinsics do not say which memory they read
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
@@ -102,7 +96,7 @@ MIMO_AMX inline void configure_tiles() {
     uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
     uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
   } config;
-  __asm__ volatile("" : : "r"(&config) : "memory");  // the intrinsics do not say which memory they read
+  __asm__ volatile("" : : "r"(&config) : "memory");  // as above
   _tile_loadconfig(&config);
 }
 MIMO_AMX inline void release_tiles() { _tile_release(); }
@@ -147,4 +141,3 @@ class AmxScreen {
 }  // namespace mimo::cpu::MIMO_ISA
 
 #undef MIMO_AMX
-#pragma GCC diagnostic pop

@@ -7,8 +7,7 @@
 //   dots_kernel    residuals times entries in float32, tiles of 64 x 64 in shared memory, 4 x 4 sums per thread, into
 //                  `dots`. The only heavy part, and the only one a tensor-core version replaces: a screen in lower
 //                  precision adds the norms of its rounding errors to the bound (include/mimo/rvq.h).
-//   choose_kernel  one warp per row: the candidates within the bound, their float64 scores in the order that the CPU
-//   uses
+//   choose_kernel  one warp per row: the candidates within the bound, their float64 scores in the order of the CPU
 //                  (lane l of the warp is lane l of the sum), the code, the new residual and its norm.
 // Rows go in passes of kRvqRowsPerPass, which bounds `dots`. float64 input is not screened: every entry is a candidate.
 //

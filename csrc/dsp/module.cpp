@@ -73,7 +73,9 @@ Framing framing_of(const char* op, const Dense& wave, const Dense& window, int64
     fail(op, ": window must have 1 to n_fft = ", std::to_string(n_fft), " samples, got ",
          std::to_string(window.rows()));
   }
-  if (hop < 1 || hop > INT32_MAX) fail(op, ": hop must be at least 1, got ", std::to_string(hop));
+  if (hop < 1 || hop > INT32_MAX) {
+    fail(op, ": hop must be 1 to ", std::to_string(INT32_MAX), ", got ", std::to_string(hop));
+  }
   if (padding != "center" && padding != "same") {
     fail(op, ": padding must be \"center\" or \"same\", got \"", padding, "\"");
   }

@@ -27,6 +27,8 @@ Codebooks codebooks_of(const char* op, const std::vector<Tensor>& tensors, std::
     MIMO_CHECK(t.size(1) == tensors[0].size(1), op, ": ", name, " must have the width D of codebooks[0] (",
                tensors[0].size(1), "), got ", describe(t));
     MIMO_CHECK(t.size(0) > 0 && t.size(1) > 0, op, ": ", name, " must not be empty, got ", describe(t));
+    MIMO_CHECK(t.size(0) <= kMaxEntries && t.size(1) <= kMaxEntries, op, ": ", name, " must have at most ", kMaxEntries,
+               " rows and columns, got ", describe(t));
     hold.push_back(torch::stable::contiguous(t));
     out.entries[r] = hold.back().const_data_ptr();
     out.sizes[r] = int32_t(t.size(0));

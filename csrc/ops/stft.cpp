@@ -8,7 +8,7 @@ namespace mimo {
 namespace {
 
 void check_spectrum(const char* op, const char* name, const Tensor& t) {
-  check_dim(op, name, t, 4, "[B, T, n_fft / 2 + 1, 2]");
+  check_dim(op, name, t, 4, "[B, T, n_fft / 2 + 1, 2] (complex numbers as pairs)");
   check_float(op, name, t);
   MIMO_CHECK(t.size(3) == 2, op, ": ", name, " must end in 2 (real and imaginary part), got ", describe(t));
 }

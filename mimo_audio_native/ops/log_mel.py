@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from mimo_audio_native.ops.constants import require_constant
+from mimo_audio_native.ops.register import refuse_second_derivative, register_fake
 from mimo_audio_native.reference.stft import frame_count
 
 
@@ -22,7 +23,7 @@ def log_mel(
         padding: "center" (T = 1 + L // hop) or "same" (T = L // hop), as in `stft`.
 
     Returns:
-        [B, T, n_mels]. Differentiable with respect to wave; the gradient is 0 below the floor and at magnitude 0.
+        [B, T, n_mels]. Differentiable once with respect to wave; the gradient is 0 below the floor and at magnitude 0.
 
     Raises:
         RuntimeError: wrong shapes, dtypes, devices or sizes; a window or filterbank that requires grad.
@@ -32,13 +33,13 @@ def log_mel(
     return torch.ops.mimo.log_mel(wave, window, filterbank, hop, floor, padding)
 
 
-@torch.library.register_fake("mimo::log_mel")
+@register_fake("mimo::log_mel")
 def _(wave: Tensor, window: Tensor, filterbank: Tensor, hop: int, floor: float, padding: str) -> Tensor:
     n_fft = 2 * (filterbank.shape[0] - 1)
     return wave.new_empty((wave.shape[0], frame_count(wave.shape[1], n_fft, hop, padding), filterbank.shape[1]))
 
 
-@torch.library.register_fake("mimo::log_mel_backward")
+@register_fake("mimo::log_mel_backward")
 def _(grad: Tensor, wave: Tensor, window: Tensor, filterbank: Tensor, hop: int, floor: float, padding: str) -> Tensor:
     return torch.empty_like(wave, memory_format=torch.contiguous_format)
 
@@ -57,3 +58,4 @@ def _backward(ctx, grad: Tensor):
 
 
 torch.library.register_autograd("mimo::log_mel", _backward, setup_context=_setup)
+refuse_second_derivative("mimo::log_mel_backward")

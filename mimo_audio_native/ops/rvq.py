@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mimo_audio_native.ops.register import refuse_second_derivative, register_fake
+
 
 def rvq_encode(x: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
     """Greedy residual search: per layer the entry nearest to what the layers before it left over.
@@ -29,7 +31,7 @@ def rvq_encode(x: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
     return torch.ops.mimo.rvq_encode(x, list(codebooks))
 
 
-@torch.library.register_fake("mimo::rvq_encode")
+@register_fake("mimo::rvq_encode")
 def _(x: Tensor, codebooks: list[Tensor]) -> Tensor:
     return x.new_empty((len(codebooks), x.shape[0]), dtype=torch.int64)
 
@@ -59,7 +61,7 @@ def rvq_quantize(x: Tensor, codebooks: Sequence[Tensor]) -> tuple[Tensor, Tensor
     return torch.ops.mimo.rvq_quantize(x, list(codebooks))
 
 
-@torch.library.register_fake("mimo::rvq_quantize")
+@register_fake("mimo::rvq_quantize")
 def _(x: Tensor, codebooks: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     entries = sum(codebook.shape[0] for codebook in codebooks)
     return (
@@ -71,7 +73,7 @@ def _(x: Tensor, codebooks: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tenso
     )
 
 
-@torch.library.register_fake("mimo::rvq_quantize_backward")
+@register_fake("mimo::rvq_quantize_backward")
 def _(grad_quantized: Tensor, grad_commitment: Tensor, x: Tensor, codes: Tensor, codebooks: list[Tensor]) -> Tensor:
     return x.new_empty(x.shape)
 
@@ -90,6 +92,7 @@ def _quantize_backward(ctx, grad_quantized: Tensor, _codes, grad_commitment: Ten
 
 
 torch.library.register_autograd("mimo::rvq_quantize", _quantize_backward, setup_context=_quantize_setup)
+refuse_second_derivative("mimo::rvq_quantize_backward")
 
 
 def rvq_decode(codes: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
@@ -110,7 +113,7 @@ def rvq_decode(codes: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
     return torch.ops.mimo.rvq_decode(codes, list(codebooks))
 
 
-@torch.library.register_fake("mimo::rvq_decode")
+@register_fake("mimo::rvq_decode")
 def _(codes: Tensor, codebooks: list[Tensor]) -> Tensor:
     return codebooks[0].new_empty((codes.shape[1], codebooks[0].shape[1]))
 

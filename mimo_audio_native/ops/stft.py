@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from mimo_audio_native.ops.constants import require_constant
+from mimo_audio_native.ops.register import refuse_second_derivative, register_fake
 from mimo_audio_native.reference.stft import frame_count
 
 
@@ -19,7 +20,7 @@ def stft(wave: Tensor, window: Tensor, n_fft: int, hop: int, padding: str = "cen
             T = L // hop. Signals shorter than the padding are folded as often as it takes.
 
     Returns:
-        [B, T, n_fft // 2 + 1] complex64 or complex128. Differentiable with respect to wave.
+        [B, T, n_fft // 2 + 1] complex64 or complex128. Differentiable once with respect to wave.
 
     Raises:
         RuntimeError: wrong shapes, dtypes, devices or sizes; "center" with an empty wave; a window that requires grad.
@@ -38,7 +39,7 @@ def istft(spectrum: Tensor, window: Tensor, hop: int) -> Tensor:
         hop: samples from frame to frame, at most n_fft.
 
     Returns:
-        [B, T * hop] samples: (n_fft - hop) / 2 are trimmed at both ends. Differentiable with respect to spectrum.
+        [B, T * hop] samples: (n_fft - hop) / 2 are trimmed at both ends. Differentiable once with respect to spectrum.
 
     Raises:
         TypeError: spectrum is not complex.
@@ -52,22 +53,22 @@ def istft(spectrum: Tensor, window: Tensor, hop: int) -> Tensor:
     return torch.ops.mimo.istft(torch.view_as_real(spectrum.resolve_conj()), window, hop)
 
 
-@torch.library.register_fake("mimo::stft")
+@register_fake("mimo::stft")
 def _(wave: Tensor, window: Tensor, n_fft: int, hop: int, padding: str) -> Tensor:
     return wave.new_empty((wave.shape[0], frame_count(wave.shape[1], n_fft, hop, padding), n_fft // 2 + 1, 2))
 
 
-@torch.library.register_fake("mimo::stft_backward")
+@register_fake("mimo::stft_backward")
 def _(grad: Tensor, window: Tensor, n_fft: int, hop: int, padding: str, length: int) -> Tensor:
     return grad.new_empty((grad.shape[0], length))
 
 
-@torch.library.register_fake("mimo::istft")
+@register_fake("mimo::istft")
 def _(spectrum: Tensor, window: Tensor, hop: int) -> Tensor:
     return spectrum.new_empty((spectrum.shape[0], spectrum.shape[1] * hop))
 
 
-@torch.library.register_fake("mimo::istft_backward")
+@register_fake("mimo::istft_backward")
 def _(grad: Tensor, window: Tensor, hop: int) -> Tensor:
     return grad.new_empty((grad.shape[0], grad.shape[1] // hop, window.shape[0] // 2 + 1, 2))
 
@@ -96,4 +97,6 @@ def _istft_backward(ctx, grad: Tensor):
 
 
 torch.library.register_autograd("mimo::stft", _stft_backward, setup_context=_stft_setup)
+refuse_second_derivative("mimo::stft_backward")
 torch.library.register_autograd("mimo::istft", _istft_backward, setup_context=_istft_setup)
+refuse_second_derivative("mimo::istft_backward")

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from mimo_audio_native.ops.constants import require_constant
+from mimo_audio_native.ops.register import refuse_second_derivative, register_fake
 
 
 def vocoder_head(
@@ -21,7 +22,7 @@ def vocoder_head(
         max_magnitude: larger magnitudes are clipped, without gradient.
 
     Returns:
-        [T * hop] samples; sequence b is cu_seqlens[b] * hop .. cu_seqlens[b + 1] * hop. Differentiable with respect
+        [T * hop] samples; sequence b is cu_seqlens[b] * hop .. cu_seqlens[b + 1] * hop. Differentiable once with respect
         to x.
 
     Raises:
@@ -33,12 +34,12 @@ def vocoder_head(
     return torch.ops.mimo.vocoder_head(x, window, hop, cu_seqlens, max_magnitude)
 
 
-@torch.library.register_fake("mimo::vocoder_head")
+@register_fake("mimo::vocoder_head")
 def _(x: Tensor, window: Tensor, hop: int, cu_seqlens: Tensor | None, max_magnitude: float) -> Tensor:
     return x.new_empty((x.shape[0] * hop,))
 
 
-@torch.library.register_fake("mimo::vocoder_head_backward")
+@register_fake("mimo::vocoder_head_backward")
 def _(grad: Tensor, x: Tensor, window: Tensor, hop: int, cu_seqlens: Tensor | None, max_magnitude: float) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
@@ -56,3 +57,4 @@ def _backward(ctx, grad: Tensor):
 
 
 torch.library.register_autograd("mimo::vocoder_head", _backward, setup_context=_setup)
+refuse_second_derivative("mimo::vocoder_head_backward")

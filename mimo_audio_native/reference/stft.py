@@ -26,13 +26,13 @@ def frame_count(length: int, n_fft: int, hop: int, padding: str) -> int:
 
 def _frames(wave: Tensor, n_fft: int, hop: int, padding: str) -> Tensor:
     length = wave.shape[-1]
+    count = frame_count(length, n_fft, hop, padding)
+    if count == 0:
+        return wave.new_zeros((len(wave), 0, n_fft))
     left, right = (
         (n_fft // 2, n_fft // 2) if padding == "center" else ((n_fft - hop) // 2, n_fft - hop - (n_fft - hop) // 2)
     )
     padded = wave[:, _reflect(length, left, right, wave.device)]
-    count = frame_count(length, n_fft, hop, padding)
-    if count == 0:
-        return wave.new_zeros((len(wave), 0, n_fft))
     return padded.unfold(-1, n_fft, hop)[:, :count]
 
 

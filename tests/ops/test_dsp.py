@@ -57,7 +57,7 @@ def test_is_the_same_module_for_torch_users() -> None:
         ({"window": np.zeros(961, np.float32)}, "window must have 1 to n_fft = 960 samples, got 961"),
         ({"filterbank": np.zeros((8, 3), np.float32)}, "n_fft must be an even number .* got 14"),
         ({"filterbank": np.zeros((481, 0), np.float32)}, "filterbank must have at least one column"),
-        ({"hop": 0}, "hop must be at least 1, got 0"),
+        ({"hop": 0}, "hop must be 1 to 2147483647, got 0"),
         ({"floor": 0.0}, "floor must be a normal positive float32 number"),
         ({"padding": "no"}, 'padding must be "center" or "same", got "no"'),
         ({"wave": np.zeros(0, np.float32)}, "wave must have at least one sample"),

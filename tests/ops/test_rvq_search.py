@@ -280,6 +280,7 @@ def test_cuda_gives_rows_that_are_not_finite_valid_codes_and_a_commitment_that_s
         ),
         (torch.zeros(3, 5), [], "codebooks must hold at least one tensor"),
         (torch.zeros(3, 5), [torch.zeros(0, 5)], r"codebooks\[0\] must not be empty"),
+        (torch.zeros(3, 1), [torch.zeros(1, 1).expand(2**31 + 3, 1)], r"codebooks\[0\] must have at most 2097152 rows"),
     ],
 )
 def test_search_names_what_is_wrong(op, x, codebooks, message) -> None:

@@ -212,6 +212,15 @@ def test_compiles_into_one_graph() -> None:
         torch.testing.assert_close(a.grad, b.grad)
 
 
+@pytest.mark.parametrize("name", ["cos", "sin"])
+def test_rotary_tables_must_not_require_grad(name) -> None:
+    q, k, v = make_qkv(4, 2, 16)
+    tables = dict(zip(("cos", "sin"), make_rotary(4, 16), strict=True))
+    tables[name].requires_grad_()
+    with pytest.raises(RuntimeError, match=f"window_attention: {name} is a constant"):
+        mn.window_attention(q, k, v, **tables)
+
+
 GOOD = torch.zeros(4, 2, 16)
 TABLE = torch.zeros(4, 8)
 

@@ -31,3 +31,6 @@ def test_bad_limits():
         mn.mel_filterbank(24000, 960, 80, 9000, 8000)
     with pytest.raises(ValueError, match=r"n_mels: expected at least 1, got 0"):
         mn.mel_filterbank(24000, 960, 0)
+    for n_fft in (0, -4, 961):
+        with pytest.raises(ValueError, match=f"n_fft: expected an even number from 2 on, got {n_fft}"):
+            mn.mel_filterbank(24000, n_fft, 80)

@@ -8,6 +8,7 @@
 namespace mimo {
 
 inline constexpr int kMaxCodebooks = 64;
+inline constexpr int kMaxEntries = 1 << 21;  // of a codebook, and columns: kernels count all entries in 32 bits
 
 // R codebooks of one width. Passed by value, so that a CUDA launch carries it in its arguments.
 struct Codebooks {

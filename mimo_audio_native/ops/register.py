@@ -1,0 +1,49 @@
+"""Registration with the checks that the kernels cannot make: torch does not ask them.
+
+A fake kernel runs whenever an argument is a meta tensor, even if the others hold data: without a check the result
+would be memory that nobody wrote. And a gradient without a gradient of its own counts as a constant.
+"""
+
+import inspect
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def _tensors(name: str, value: object) -> list[tuple[str, Tensor]]:
+    if isinstance(value, list | tuple):
+        return [pair for i, item in enumerate(value) for pair in _tensors(f"{name}[{i}]", item)]
+    return [(name, value)] if isinstance(value, Tensor) else []
+
+
+def register_fake(op: str) -> Callable[[Callable], Callable]:
+    """torch.library.register_fake, but arguments on different devices raise RuntimeError."""
+
+    def register(fake: Callable) -> Callable:
+        names = list(inspect.signature(fake).parameters)
+
+        def checked(*arguments):
+            named = zip(names, arguments, strict=True)
+            (first_name, first), *rest = [pair for name, value in named for pair in _tensors(name, value)]
+            for name, tensor in rest:
+                if tensor.device != first.device:
+                    raise RuntimeError(
+                        f"{op.split('::')[1]}: {name} must be on the device of {first_name} ({first.device}), "
+                        f"got {tensor.device}"
+                    )
+            return fake(*arguments)
+
+        torch.library.register_fake(op)(checked)
+        return fake
+
+    return register
+
+
+def refuse_second_derivative(op: str) -> None:
+    """Differentiating the op, which is another's gradient, raises RuntimeError."""
+
+    def backward(ctx, *grads):
+        raise RuntimeError(f"{op.split('::')[1]}: second derivatives are not implemented")
+
+    torch.library.register_autograd(op, backward)
