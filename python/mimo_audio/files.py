@@ -40,8 +40,10 @@ def atomic_output(path: Path, force: bool = False) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.touch(exist_ok=False)
+        mode = partial.stat().st_mode
         yield partial
         check_output(path, force)
+        partial.chmod(mode)  # some writers, safetensors' too, put a file of their own in its place
         os.replace(partial, path)
     except OSError as error:
         raise OutputError(f"{path}: cannot write, {error.strerror or error}") from error
