@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import soundfile
 
 BLOCK_SECONDS = 30
+BLOCK_VALUES = 1 << 22  # of all channels: however high the rate and many the channels, a block takes 16 MB
 UNKNOWN_LENGTH = 0x7FFFF000  # bytes from which on a header only says that the file was written to a pipe
 
 
@@ -69,8 +70,10 @@ def read_blocks(path: str | os.PathLike[str], sample_rate: int) -> Iterator[Tens
             _check_complete(file, path)
             yield from resample_blocks(_mono_blocks(file, path), file.samplerate, sample_rate)
     except (OSError, soundfile.SoundFileError) as error:
-        if not Path(path).exists():
+        if not os.path.exists(path):
             raise AudioError(f"no such file: {path}") from error
+        if not os.access(path, os.R_OK):  # libsndfile says "System error"
+            raise AudioError(f"cannot read {path}: no permission") from error
         reason = getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
         raise AudioError(f"cannot read {path}: {reason}") from error
 
@@ -79,21 +82,24 @@ def _open(path: str | os.PathLike[str]) -> "soundfile.SoundFile":
     import soundfile
 
     try:
-        return soundfile.SoundFile(path)
+        return soundfile.SoundFile(os.fsencode(path))  # encoded here, so that a name need not be UTF-8
     except TypeError as error:  # soundfile asks for what a header-less file does not say
         raise AudioError(f"cannot read {path}: a format without header, its sample rate is unknown") from error
 
 
 def _check_complete(file: "soundfile.SoundFile", path: str | os.PathLike[str]) -> None:
     """Raises AudioError if the header promises more bytes of sound than the file has; libsndfile only notes that."""
-    for promised, there in re.findall(r"(?:data|SSND|Data Size)\s*:\s*(\d+) \(should be (\d+)\)", file.extra_info):
+    for promised, there in re.findall(
+        r"(?:data|SSND|Data Size|riff|Riff size)\s*:\s*(\d+) \(should be (\d+)\)", file.extra_info
+    ):
         if int(there) < int(promised) < UNKNOWN_LENGTH:
             raise AudioError(f"{path}: truncated, {there} of {promised} bytes of sound are there")
 
 
 def _mono_blocks(file: "soundfile.SoundFile", path: str | os.PathLike[str]) -> Iterator[Tensor]:
     empty = True
-    for block in file.blocks(BLOCK_SECONDS * file.samplerate, dtype="float32", always_2d=True):
+    size = max(1, min(BLOCK_SECONDS * file.samplerate, BLOCK_VALUES // file.channels))
+    for block in file.blocks(size, dtype="float32", always_2d=True):
         if len(block):
             empty = False
             if not np.isfinite(block).all():
@@ -146,7 +152,7 @@ def write(path: str | os.PathLike[str], wave: Tensor | Iterable[Tensor], sample_
     blocks = [check_wave(wave)] if isinstance(wave, Tensor) else wave
     with atomic_output(path, force) as partial:
         try:
-            with soundfile.SoundFile(partial, "w", sample_rate, 1, "PCM_16", format=kind) as file:
+            with soundfile.SoundFile(os.fsencode(partial), "w", sample_rate, 1, "PCM_16", format=kind) as file:
                 for block in blocks:
                     file.write(block.detach().float().cpu().numpy())
         except soundfile.SoundFileError as error:

@@ -102,7 +102,7 @@ class TokenizerConfig:
         """Reads a released config.json. Raises ModelError if it cannot be read or does not describe a tokenizer."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ModelError(f"cannot read {path}: {error}") from error
         if not isinstance(values, dict):
             raise ModelError(f"{path}: expected a JSON object, got {type(values).__name__}")
@@ -123,11 +123,12 @@ class TokenizerConfig:
             partial.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
 
 
+LARGEST, MOST_LAYERS = 1 << 20, 1000  # far beyond any tokenizer, and small enough to fail at once
 WINDOWS = ("encoder_attn_window_size", "decoder_attn_window_size", "vocoder_attn_window_size")
 
 
-def _is_int(value: object, low: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+def _is_int(value: object, low: int, high: int = LARGEST) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def _expected(name: str, annotation: object, value: Any) -> str | None:
@@ -136,12 +137,13 @@ def _expected(name: str, annotation: object, value: Any) -> str | None:
         return None if value in CHOICES[name] else " or ".join(map(repr, CHOICES[name]))
     if name in WINDOWS:
         fine = isinstance(value, list | tuple) and len(value) == 2 and all(_is_int(side, -1) for side in value)
-        return None if fine else "[left, right] with integers >= -1"
+        return None if fine else f"[left, right] with integers from -1 to {LARGEST}"
     if name == "codebook_size":
         sizes = value if isinstance(value, list | tuple) else [value]
-        return None if sizes and all(_is_int(size, 1) for size in sizes) else "positive integers"
+        return None if sizes and all(_is_int(size, 1, 65536) for size in sizes) else "integers from 1 to 65536"
     if annotation is int:
-        return None if _is_int(value, 1) else "a positive integer"
+        high = MOST_LAYERS if name.endswith(("_layers", "num_quantizers")) else LARGEST
+        return None if _is_int(value, 1, high) else f"an integer from 1 to {high}"
     if annotation is bool:
         return None if isinstance(value, bool) else "true or false"
     if name == "encoder_skip_layer_id":

@@ -15,11 +15,13 @@ class OutputError(MimoError):
 
 def check_output(path: Path, force: bool) -> None:
     """Raises OutputError if `path` is taken (and not `force`) or cannot be written; meant for before long work."""
-    if path.is_dir():
+    if os.path.isdir(path):  # those of os.path, unlike Path's, answer False where a folder may not be entered
         raise OutputError(f"{path}: expected a file name to write to, got a folder")
-    if path.exists() and not force:
+    if os.path.exists(path) and not os.path.isfile(path):  # a rename would replace /dev/null by a file
+        raise OutputError(f"{path}: expected a file name to write to, got a device or pipe")
+    if os.path.exists(path) and not force:
         raise OutputError(f"{path}: exists already; --force overwrites it")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    folder = next(parent for parent in path.absolute().parents if os.path.exists(parent))
     if not folder.is_dir():
         raise OutputError(f"{path}: cannot write here, {folder} is not a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -38,8 +40,10 @@ def atomic_output(path: Path, force: bool = False) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.touch(exist_ok=False)
+        mode = partial.stat().st_mode
         yield partial
         check_output(path, force)
+        partial.chmod(mode)  # some writers, safetensors' too, put a file of their own in its place
         os.replace(partial, path)
     except OSError as error:
         raise OutputError(f"{path}: cannot write, {error.strerror or error}") from error

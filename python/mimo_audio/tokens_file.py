@@ -7,6 +7,7 @@ codebooks), model (a name for people). Nothing in it is executed, and everything
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,9 @@ def read_tokens(path: Path) -> Tokens:
             version = metadata.get("format_version")
             if version != FORMAT_VERSION:
                 raise CodesError(f"{path}: token file of format version {version}, expected {FORMAT_VERSION}")
+            kind = file.get_slice("codes").get_dtype()
+            if kind != "U16":
+                raise CodesError(f"{path}: damaged token file, codes must be uint16 [n_q, T], got {kind}")
             codes = file.get_tensor("codes")
     except OSError as error:
         raise CodesError(f"{path}: cannot read the token file, {error.strerror or error}") from error
@@ -89,11 +93,11 @@ def read_tokens(path: Path) -> Tokens:
             frame_rate=float(metadata["frame_rate"]),
             codebook_sizes=tuple(int(size) for size in metadata["codebook_sizes"].split(",")),
             fingerprint=metadata["fingerprint"],
-            model=metadata["model"],
+            model=metadata["model"][:100],
         )
-    except (KeyError, ValueError) as error:
+        problem = _contradiction(tokens)
+    except (KeyError, ValueError, OverflowError) as error:
         raise CodesError(f"{path}: damaged token file, metadata: {error!r}") from error
-    problem = _contradiction(tokens)
     if problem:
         raise CodesError(f"{path}: damaged token file, {problem}")
     return tokens
@@ -102,8 +106,10 @@ def read_tokens(path: Path) -> Tokens:
 def _contradiction(tokens: Tokens) -> str | None:
     """What in a file's codes and metadata cannot be true together, in words."""
     codes, sizes = tokens.codes, tokens.codebook_sizes
-    if codes.ndim != 2 or codes.dtype != np.uint16:
-        return f"codes must be uint16 [n_q, T], got {codes.dtype} {list(codes.shape)}"
+    if codes.ndim != 2:
+        return f"codes must be uint16 [n_q, T], got {list(codes.shape)}"
+    if not re.fullmatch("[0-9a-f]{16}", tokens.fingerprint):
+        return f"the fingerprint must be 16 hexadecimal digits, got {tokens.fingerprint[:16]!r}"
     if not 1 <= len(codes) <= len(sizes):
         return f"expected codes of 1 to {len(sizes)} codebooks, got {len(codes)}"
     if tokens.sample_rate <= 0 or not 0 < tokens.frame_rate <= tokens.sample_rate:

@@ -1,13 +1,17 @@
 """Bad input: one clear line on stderr, exit status 2, no traceback, and the folder is as it was."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from safetensors.numpy import save_file
+from safetensors.torch import load_file as load_torch_file
+from safetensors.torch import save_file as save_torch_file
 
 from mimo_audio.tokens_file import Tokens, read_tokens, write_tokens
 
@@ -90,6 +94,20 @@ def test_not_finite(refuses, tmp_path: Path, speech: np.ndarray, value: float) -
     assert "NaN or infinity" in refuses("encode", tmp_path / "in.wav", tmp_path / "out.tokens")
 
 
+def test_far_too_loud(refuses, tmp_path: Path, speech: np.ndarray) -> None:
+    """Finite samples whose features are not."""
+    soundfile.write(tmp_path / "in.wav", speech * 1e38, 24000, "FLOAT")
+    assert "in.wav" in refuses("encode", tmp_path / "in.wav", tmp_path / "out.tokens")
+
+
+@pytest.mark.parametrize("suffix", ["w64", "rf64"])
+def test_truncated_large_file_formats(refuses, tmp_path: Path, speech: np.ndarray, suffix: str) -> None:
+    source = tmp_path / f"in.{suffix}"
+    soundfile.write(source, speech, 24000)
+    write_bytes(source, source.read_bytes()[: source.stat().st_size // 2])
+    assert "truncated" in refuses("encode", source, tmp_path / "out.tokens")
+
+
 def test_no_such_input(refuses, tmp_path: Path) -> None:
     for command in ("encode", "decode", "roundtrip"):
         assert "nowhere" in refuses(command, tmp_path / "nowhere", tmp_path / "out.wav")
@@ -127,7 +145,10 @@ def test_another_number_of_codebooks(refuses, tokens: Path, tmp_path: Path) -> N
      ({"codes": np.zeros((3, 0))}, "48000 samples"), ({"codes": np.zeros((3, 20))}, "48000 samples"),
      ({"samples": 0}, "0 samples"), ({"samples": -5}, "-5 samples"), ({"samples": 10**18}, "samples"),
      ({"samples": "many"}, "metadata"), ({"sample_rate": 0}, "0 Hz"), ({"frame_rate": float("nan")}, "nan"),
-     ({"frame_rate": 0.0}, "0.0 Hz"), ({"codebook_sizes": ()}, "metadata"), ({"codebook_sizes": (-1,)}, "codebook")],
+     ({"frame_rate": 0.0}, "0.0 Hz"), ({"codebook_sizes": ()}, "metadata"), ({"codebook_sizes": (-1,)}, "codebook"),
+     ({"samples": 10**400}, "too large"), ({"sample_rate": 10**400}, "too large"),
+     ({"fingerprint": "x" * 10**5}, "16 hexadecimal digits"),
+     ({"sample_rate": 48000, "samples": 96000}, "25 frames per second at 48000 Hz, expected 25 at 24000 Hz")],
 )  # fmt: skip
 def test_damaged_tokens(refuses, tokens: Path, tmp_path: Path, change: dict, message: str) -> None:
     bad = tmp_path / "bad.tokens"
@@ -155,7 +176,9 @@ def test_tokens_without_codes_or_of_another_type(refuses, tokens: Path, tmp_path
     save_file({"other": good}, bad, header)
     refuses("decode", bad, tmp_path / "out.wav")
     save_file({"codes": good.astype(np.float32)}, bad, header)
-    assert "float32" in refuses("decode", bad, tmp_path / "out.wav")
+    assert "F32" in refuses("decode", bad, tmp_path / "out.wav")
+    save_torch_file({"codes": torch.from_numpy(good.astype(np.float32)).bfloat16()}, bad, header)  # no NumPy type
+    assert "BF16" in refuses("decode", bad, tmp_path / "out.wav")
     save_file({"codes": good}, bad, {**header, "format_version": "2"})
     assert "version 2" in refuses("decode", bad, tmp_path / "out.wav")
     del header["samples"]
@@ -212,6 +235,28 @@ def test_picture_without_png(refuses, wav: Path, tmp_path: Path) -> None:
     assert ".png" in refuses("roundtrip", wav, tmp_path / "out.wav", "--plot", tmp_path / "mels.gif")
 
 
+@pytest.mark.parametrize("option", ["--json", "--plot"])
+def test_scores_and_picture_are_files_of_their_own(refuses, wav: Path, tmp_path: Path, option: str) -> None:
+    for path in (wav, tmp_path / "out.wav"):
+        assert option in refuses("roundtrip", wav, tmp_path / "out.wav", option, path, "--force")
+    same = tmp_path / "same.png"
+    assert "once more" in refuses("roundtrip", wav, tmp_path / "out.wav", "--json", same, "--plot", same, "--force")
+
+
+def test_a_device_is_never_replaced(refuses, wav: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.tokens")
+    assert "device or pipe" in refuses("encode", wav, tmp_path / "pipe.tokens", "--force")
+    assert (tmp_path / "pipe.tokens").is_fifo()
+
+
+def test_too_long_a_name(refuses, wav: Path, tmp_path: Path) -> None:
+    name = "x" * 300
+    for command in ("encode", "roundtrip"):
+        assert "too long" in refuses(command, wav, tmp_path / f"{name}.wav")
+        assert "no such file" in refuses(command, tmp_path / name, tmp_path / "out.wav")
+    assert "no tokenizer" in refuses("encode", wav, tmp_path / "out.tokens", "--model", tmp_path / name)
+
+
 def test_unwritable_output(refuses, wav: Path, tokens: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
@@ -238,6 +283,36 @@ def test_truncated_model(refuses, wav: Path, model: Path, tmp_path: Path) -> Non
     write_bytes(tmp_path / "cut" / "config.json", (model / "config.json").read_bytes())
     write_bytes(tmp_path / "cut" / "model.safetensors", (model / "model.safetensors").read_bytes()[:-100])
     assert "model.safetensors" in refuses("encode", wav, tmp_path / "out.tokens", "--model", tmp_path / "cut")
+
+
+def test_codebooks_that_are_not_finite(refuses, wav: Path, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "nan").mkdir()
+    write_bytes(tmp_path / "nan" / "config.json", (model / "config.json").read_bytes())
+    tensors = load_torch_file(model / "model.safetensors")
+    tensors["encoder.quantizer.vq.layers.1._codebook.embed"][3] = float("nan")
+    save_torch_file(tensors, tmp_path / "nan" / "model.safetensors")
+    assert "finite codebooks" in refuses("encode", wav, tmp_path / "out.tokens", "--model", tmp_path / "nan")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("[" * 100_000, "recursion"), ("\ufeff{}", "BOM")], ids=["nested", "byte-order-mark"]
+)
+def test_hostile_config(refuses, wav: Path, model: Path, tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "hostile").mkdir()
+    write_bytes(tmp_path / "hostile" / "config.json", text.encode())
+    write_bytes(tmp_path / "hostile" / "model.safetensors", (model / "model.safetensors").read_bytes())
+    assert message in refuses("encode", wav, tmp_path / "out.tokens", "--model", tmp_path / "hostile")
+
+
+@pytest.mark.parametrize("name", ["d_model", "encoder_layers", "num_quantizers", "nfft", "kernel_size"])
+def test_huge_sizes(refuses, wav: Path, model: Path, tmp_path: Path, name: str) -> None:
+    """Refused before anything of that size is built."""
+    (tmp_path / "huge").mkdir()
+    config = {**json.loads((model / "config.json").read_text()), name: 10**9}
+    write_bytes(tmp_path / "huge" / "config.json", json.dumps(config).encode())
+    write_bytes(tmp_path / "huge" / "model.safetensors", (model / "model.safetensors").read_bytes())
+    line = refuses("encode", wav, tmp_path / "out.tokens", "--model", tmp_path / "huge")
+    assert f"{name} must be" in line
 
 
 def test_no_gpu(refuses, wav: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

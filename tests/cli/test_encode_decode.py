@@ -1,5 +1,6 @@
 """encode and decode: right results for every format, rate and channel count, for files and folders."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,18 @@ def test_silent_and_clipped(mimo, tmp_path: Path, wave: np.ndarray) -> None:
     assert soundfile.info(tmp_path / "out.wav").frames == 24000
 
 
+def test_names_that_are_not_utf8(mimo, wav: Path, tmp_path: Path) -> None:
+    """File names are bytes: old recordings have Latin-1 ones; and a line break must not break the table."""
+    for name in (os.fsdecode(b"caf\xe9"), "line\nbreak"):
+        source = wav.rename(tmp_path / f"{name}.wav")
+        assert mimo("encode", source, tmp_path / f"{name}.tokens").status == 0
+        assert mimo("decode", tmp_path / f"{name}.tokens", tmp_path / f"{name}.out.wav").status == 0
+        run = mimo("roundtrip", source, tmp_path / f"{name}.heard.wav", "--json", tmp_path / f"{name}.json")
+        assert run.status == 0
+        assert len(run.out.splitlines()) == 2
+        source.rename(wav)
+
+
 def test_first_codebooks(mimo, wav: Path, model: Path, tmp_path: Path) -> None:
     mimo("encode", wav, tmp_path / "all.tokens")
     assert mimo("encode", wav, tmp_path / "two.tokens", "--n-q", 2).status == 0
@@ -132,6 +145,14 @@ def test_names_that_differ_in_the_suffix_only(mimo, tmp_path: Path, speech: np.n
         soundfile.write(tmp_path / "in" / name, speech[:4800], 24000)
     assert mimo("encode", tmp_path / "in", tmp_path / "out").status == 0
     assert files(tmp_path / "out") == {"a.wav.tokens", "a.flac.tokens", "b.tokens"}
+
+
+def test_no_result_overwrites_another(mimo, tmp_path: Path, speech: np.ndarray) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.wav", "a.flac", "a.wav.wav"):
+        soundfile.write(tmp_path / "in" / name, speech[:4800], 24000)
+    assert mimo("encode", tmp_path / "in", tmp_path / "out", "--force").status == 0
+    assert files(tmp_path / "out") == {"a.wav.tokens", "a.flac.tokens", "a.wav.wav.tokens"}
 
 
 def test_results_inside_the_input_folder_are_no_input(mimo, tmp_path: Path, speech: np.ndarray) -> None:

@@ -76,6 +76,12 @@ def test_atomic_output(tmp_path: Path) -> None:
     assert [path.name for path in target.parent.iterdir()] == ["file.txt"]
 
 
+def test_permissions_are_those_of_any_new_file(model: Path) -> None:
+    """safetensors writes files that only their owner may read."""
+    for name in ("config.json", "model.safetensors"):
+        assert (model / name).stat().st_mode & 0o777 == 0o666 & ~umask()
+
+
 def test_output_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
     target = tmp_path / "file.txt"
     with pytest.raises(OutputError, match="--force"), atomic_output(target):

@@ -56,6 +56,15 @@ def test_long_files_come_in_blocks(tmp_path):
     assert_close(torch.cat(blocks), torch.from_numpy(tone(70, 8000)).float(), atol=1e-4, rtol=0)
 
 
+def test_blocks_are_small_at_any_rate_and_channel_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio, "BLOCK_VALUES", 8000)
+    wave = np.tile(tone(0.5, 24000)[:, None], (1, 8))
+    soundfile.write(tmp_path / "many.wav", wave, 24000, "FLOAT")
+    blocks = list(audio.read_blocks(tmp_path / "many.wav", 24000))
+    assert {len(block) for block in blocks} == {1000}
+    assert_close(torch.cat(blocks), torch.from_numpy(wave[:, 0]).float(), atol=1e-6, rtol=0)
+
+
 def test_a_file_encodes_like_its_wave(make_tokenizer, tmp_path):
     tokenizer = make_tokenizer()
     soundfile.write(tmp_path / "in.wav", np.random.default_rng(0).normal(0, 0.1, 30000), 16000, "FLOAT")
@@ -89,6 +98,13 @@ def test_unreadable_files(tmp_path):
     soundfile.write(tmp_path / "nan.wav", np.array([0, np.nan]), 24000, "FLOAT")
     with pytest.raises(AudioError, match="NaN"):
         audio.read(tmp_path / "nan.wav", 24000)
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    (tmp_path / "text.wav").write_text("this is not audio")
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may read everything
+    with pytest.raises(AudioError, match=r"text\.wav: no permission"):
+        audio.read(tmp_path / "text.wav", 24000)
 
 
 @pytest.mark.parametrize("suffix", ["wav", "aiff", "flac"])

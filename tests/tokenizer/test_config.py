@@ -85,7 +85,7 @@ def test_all_problems_in_one_line():
         ({"encoder_skip_layer_id": -1}, "null or an integer"),
         ({"rope_type": "yarn"}, "rope_type must be 'default'"),
         ({"fmax": "high"}, "fmax must be a number"),
-        ({"num_quantizers": 0}, "num_quantizers must be a positive integer, got 0"),
+        ({"num_quantizers": 0}, "num_quantizers must be an integer from 1 to 1000, got 0"),
     ],
 )
 def test_bad_values(values, message):

@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 import mimo_audio_native as mn
-from mimo_audio.errors import AudioError, CodesError, MimoError
+from mimo_audio.errors import AudioError, CodesError, MimoError, ModelError
 from mimo_audio.tokenizer import AudioTokenizer, model
 
 VARIANTS = [
@@ -183,6 +183,9 @@ def test_bad_sample_rates(make_tokenizer):
     tokenizer = make_tokenizer()
     with pytest.raises(AudioError, match=r"sample_rate: .* got -5"):
         tokenizer.encode(torch.zeros(100), sample_rate=-5)
+    for encode in (tokenizer.encode, lambda wave, **rate: tokenizer.encode_batch([wave], **rate)):
+        with pytest.raises(AudioError, match=r"sample_rate: .* got 0"):
+            encode(torch.zeros(100), sample_rate=0)
     with pytest.raises(AudioError, match="at least one sample at 24000 Hz, got none"):
         tokenizer.encode(torch.zeros(1), sample_rate=192000)
 
@@ -224,3 +227,8 @@ def test_bad_stage_inputs(make_tokenizer):
         tokenizer.decode_batch([torch.zeros(2, 3, dtype=torch.int64), torch.zeros(3, 3, dtype=torch.int64)])
     with pytest.raises(AudioError, match="too few for the encoder's convolutions"):
         make_tokenizer(kernel_size=7).encode_features(torch.zeros(3, 20))
+
+
+def test_other_precisions_are_refused(tmp_path):
+    with pytest.raises(ModelError, match=r"dtype: expected torch\.float32 or torch\.bfloat16, got torch\.int32"):
+        AudioTokenizer.from_pretrained(tmp_path, dtype=torch.int32)

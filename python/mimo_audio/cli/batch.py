@@ -1,5 +1,6 @@
 """Files and folders: which input becomes which output, one after the other, and what happens to bad ones."""
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -50,22 +51,24 @@ def plan(source: Path, target: Path, suffixes: Collection[str], target_suffix: s
 
     Files that differ in their suffix only keep it (a.wav -> a.wav.tokens). Raises MimoError if there is nothing to do.
     """
-    if not source.exists():
+    if not os.path.exists(source):
         raise MimoError(f"no such file or folder: {source}")
-    if not source.is_dir():
+    if not os.path.isdir(source):
         return [Job(source, target)]
-    if target.exists() and not target.is_dir():
+    if os.path.exists(target) and not os.path.isdir(target):
         raise OutputError(f"{target}: expected a folder, as {source} is one, got a file")
     found = []
     for path in sorted(source.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(source).parts)
         is_result = target != source and target in path.parents
-        if path.suffix.lower() in suffixes and path.is_file() and not hidden and not is_result:
+        if path.suffix.lower() in suffixes and os.path.isfile(path) and not hidden and not is_result:
             found.append(path.relative_to(source))
     if not found:
         raise MimoError(f"{source}: no files to work on, expected {', '.join(sorted(suffixes))}")
     count = Counter(path.with_suffix("") for path in found)
     outputs = [path if count[path.with_suffix("")] > 1 else path.with_suffix("") for path in found]
+    if len(set(outputs)) < len(outputs):  # a.wav and a.flac beside a.wav.wav
+        outputs = found
     return [
         Job(source / path, target / output.with_name(output.name + target_suffix))
         for path, output in zip(found, outputs, strict=True)
@@ -77,7 +80,7 @@ def run(jobs: list[Job], is_folder: bool, force: bool, work: Callable[[Job], Res
     outcome: Outcome[Result] = Outcome([], [])
     for job in tqdm(jobs, unit="file", disable=None if is_folder else True):
         try:
-            if job.target.exists() and job.target.samefile(job.source):
+            if os.path.exists(job.target) and os.path.samefile(job.target, job.source):
                 raise OutputError(f"{job.target}: expected an output other than the input")
             check_output(job.target, force)
             outcome.results.append(work(job))

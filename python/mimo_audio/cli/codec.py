@@ -67,7 +67,7 @@ class Codec:
             raise CodesError(f"--n-q: the tokenizer has {len(self.sizes)} codebooks, got {self.n_q}")
         self.dtype = str(self.tokenizer.encoder.conv1.weight.dtype).removeprefix("torch.")
         self.sample_rate = config.sampling_rate
-        self.frame_rate = config.sampling_rate / (config.hop_length * config.stride_size * config.avg_pooler)
+        self.frame_rate = config.frame_rate
         self.fingerprint = fingerprint(self.tokenizer.quantizer.embeddings())
 
     def warm_up(self) -> None:
@@ -107,6 +107,11 @@ class Codec:
             raise CodesError(
                 f"tokens of another tokenizer ({tokens.model}): expected codebooks with fingerprint {self.fingerprint} "
                 f"({self.model}), got {tokens.fingerprint}"
+            )
+        if (tokens.sample_rate, tokens.frame_rate) != (self.sample_rate, self.frame_rate):
+            raise CodesError(
+                f"tokens of another tokenizer ({tokens.model}): {tokens.frame_rate:g} frames per second at "
+                f"{tokens.sample_rate} Hz, expected {self.frame_rate:g} at {self.sample_rate} Hz"
             )
         if self.n_q is not None and self.n_q > len(tokens.codes):
             raise CodesError(f"--n-q {self.n_q}: the file holds codes of {len(tokens.codes)} codebooks")

@@ -1,6 +1,7 @@
 """`mimo-audio roundtrip`: audio to tokens to audio, measured."""
 
 import json
+import os
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,14 +16,16 @@ from mimo_audio.evaluate.metrics import MEL_RATE, Wave, bitrate
 from mimo_audio.evaluate.plot import PLOT_SECONDS, plot_mels, require_matplotlib
 from mimo_audio.evaluate.quality import PIECE_SECONDS, measure
 from mimo_audio.evaluate.report import RoundTrip, mean_record, table
-from mimo_audio.files import atomic_output, check_output
+from mimo_audio.files import OutputError, atomic_output, check_output
 from mimo_audio.tokens_file import Tokens
 
 
 def run(arguments: Namespace) -> int:
     """Round-trips a file or a folder, prints the table, and returns the exit status."""
-    is_folder = arguments.input.is_dir()
+    is_folder = os.path.isdir(arguments.input)
     jobs = batch.plan(arguments.input, arguments.output, batch.AUDIO_SUFFIXES, ".wav")
+    if not is_folder:
+        _check_distinct(arguments)
     if arguments.json:
         check_output(arguments.json, arguments.force)
     if arguments.plot:
@@ -73,6 +76,16 @@ def reconstruct(codec: Codec, tokens: Tokens, source: Path, target: Path, force:
         real_time_factor=codec.watch.seconds / seconds,
         quality=measure(_pieces(source, target, seconds), MEL_RATE),
     )
+
+
+def _check_distinct(arguments: Namespace) -> None:
+    """Raises OutputError if --json or --plot names the input, the output or each other."""
+    taken = {os.path.realpath(path) for path in (arguments.input, arguments.output)}
+    for option in ("json", "plot"):
+        path = getattr(arguments, option)
+        if path and os.path.realpath(path) in taken:
+            raise OutputError(f"--{option}: expected a file of its own, got {path} once more")
+        taken.add(os.path.realpath(path or arguments.input))
 
 
 def _picture(job: batch.Job, arguments: Namespace) -> Path | None:

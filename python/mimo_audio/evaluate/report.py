@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
+from mimo_audio.errors import one_line
 from mimo_audio.evaluate.metrics import missing_packages
 from mimo_audio.evaluate.quality import Quality
 
@@ -50,7 +51,7 @@ def table(trips: Sequence[RoundTrip]) -> str:
     """One line per round trip, their mean if there are several, "-" where undefined, and which packages are missing."""
     rows = [("", *(title for title, _, _ in COLUMNS))]
     folder = os.path.commonpath([os.path.dirname(trip.input) for trip in trips])
-    named = [(os.path.relpath(trip.input, folder or "."), trip.record()) for trip in trips]
+    named = [(one_line(os.path.relpath(trip.input, folder or ".")), trip.record()) for trip in trips]
     if len(trips) > 1:
         named.append(("mean", {"seconds": None, **mean_record(trips)}))
     for name, record in named:

@@ -8,6 +8,7 @@ are decoded, each piece on its own. The methods do not track gradients; training
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.resources import files
 from os import PathLike
+from os.path import isfile
 from pathlib import Path
 
 import torch
@@ -66,14 +67,21 @@ class AudioTokenizer(nn.Module):
         dtype float32 or bfloat16; codebooks, windows and mel stay float32. Raises ModelError with one line that says
         what is wrong with the folder, listing every tensor that does not fit.
         """
+        if dtype not in (torch.float32, torch.bfloat16):
+            raise ModelError(f"dtype: expected torch.float32 or torch.bfloat16, got {dtype}")
         path = Path(str(files("mimo_audio") / "assets" / "nano")) if folder == "nano" else Path(folder)
-        missing = [name for name in ("config.json", "model.safetensors") if not (path / name).is_file()]
+        missing = [name for name in ("config.json", "model.safetensors") if not isfile(path / name)]
         if missing:
             raise ModelError(f"no tokenizer at {path}: missing {' and '.join(missing)}")
         config = TokenizerConfig.load(path / "config.json")
-        with torch.device("meta"):
-            model = cls(config)
+        try:
+            with torch.device("meta"):
+                model = cls(config)
+        except (RuntimeError, MemoryError) as error:
+            raise ModelError(f"{path}: cannot build a model of these sizes: {str(error).splitlines()[0]}") from error
         checkpoint.load(model, path / "model.safetensors")
+        if not all(entries.isfinite().all() for entries in model.quantizer.embeddings()):
+            raise ModelError(f"{path / 'model.safetensors'}: expected finite codebooks, got NaN or infinity")
         try:
             return model.to(device, dtype).eval()
         except (RuntimeError, AssertionError) as error:  # torch built without CUDA answers with an assertion
@@ -115,6 +123,10 @@ class AudioTokenizer(nn.Module):
             raise CodesError(f"n_q: expected a number of codebooks, got {n_q}")
         for item in features:
             _check_rows("features", item, self.config.d_model)
+            if not item.isfinite().all():
+                raise AudioError(
+                    "features: expected finite numbers, got NaN or infinity; is the wave far beyond -1 .. 1?"
+                )
         if not features:
             return []
         codes = self.quantizer.encode(torch.cat(list(features)).to(self.device), n_q)
@@ -170,7 +182,8 @@ class AudioTokenizer(nn.Module):
         """wave [N] (at the model's rate, unless sample_rate says otherwise) -> codes [n_q, T']. Raises AudioError."""
         audio.check_wave(wave)
         rate = self.config.sampling_rate
-        blocks = audio.resample_blocks(wave.split(BLOCK_SAMPLES), sample_rate or rate, rate)
+        source_rate = rate if sample_rate is None else sample_rate
+        blocks = audio.resample_blocks(wave.split(BLOCK_SAMPLES), source_rate, rate)
         return torch.cat(list(self.encode_blocks(blocks, n_q)), 1)
 
     def encode_batch(
@@ -178,7 +191,8 @@ class AudioTokenizer(nn.Module):
     ) -> list[Tensor]:
         """`encode` of every wave."""
         rate = self.config.sampling_rate
-        waves = [audio.resample(audio.check_wave(wave), sample_rate or rate, rate) for wave in waves]
+        source_rate = rate if sample_rate is None else sample_rate
+        waves = [audio.resample(audio.check_wave(wave), source_rate, rate) for wave in waves]
         return self.quantize_batch(self.encode_features_batch(self.log_mel_batch(waves)), n_q)
 
     @torch.no_grad()
