@@ -133,7 +133,7 @@ def time_text(seconds: float) -> str:
 
 
 def share_of_ceiling(case: Case, seconds: float, best: dict[str, float]) -> float | None:
-    """The larger of the shares of the arithmetic and of the memory ceiling: 1.0 cannot be beaten."""
+    """The larger share of the two ceilings; above 1 where data stays in a cache or products are in a narrower type."""
     shares = [case.flops / seconds / best["flops"], case.bytes / seconds / best["bytes"]]
     return max(shares) if case.flops or case.bytes else None
 

@@ -22,8 +22,8 @@ def vocoder_head(
         max_magnitude: larger magnitudes are clipped, without gradient.
 
     Returns:
-        [T * hop] samples; sequence b is cu_seqlens[b] * hop .. cu_seqlens[b + 1] * hop. Differentiable once with respect
-        to x.
+        [T * hop] samples; sequence b is cu_seqlens[b] * hop .. cu_seqlens[b + 1] * hop. Differentiable once with
+        respect to x.
 
     Raises:
         RuntimeError: wrong shapes, dtypes, devices or sizes, bad cu_seqlens (on CUDA the kernel traps); a window that

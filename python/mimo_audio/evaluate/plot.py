@@ -12,7 +12,7 @@ PLOT_SECONDS = 30  # of a longer recording the start is drawn
 def require_matplotlib() -> None:
     """Raises MimoError if the picture cannot be drawn here; meant for before long work."""
     if find_spec("matplotlib") is None:
-        raise MimoError("the picture needs matplotlib: pip install 'mimo-audio-native[eval]'")
+        raise MimoError("the picture needs matplotlib: pip install matplotlib")
 
 
 def plot_mels(path: Path, reference: Wave, decoded: Wave, title: str) -> None:

@@ -61,5 +61,5 @@ def table(trips: Sequence[RoundTrip]) -> str:
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
     missing = missing_packages()
     if missing:
-        lines.append(f"PESQ and STOI need {' and '.join(missing)}: pip install 'mimo-audio-native[eval]'")
+        lines.append(f"PESQ and STOI need {' and '.join(missing)}: pip install {' '.join(missing)}")
     return "\n".join(lines)

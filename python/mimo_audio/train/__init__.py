@@ -1,0 +1,1 @@
+"""Training loops: each reads top to bottom; `python -m mimo_audio.train.tokenizer --help`."""
