@@ -8,8 +8,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- bench:begin -->\n", "<!-- bench:end -->"
 
 
-def milliseconds(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms"
+def time_text(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
 
 
 def table(record: dict) -> str:
@@ -18,7 +18,7 @@ def table(record: dict) -> str:
     for row in record["cases"]:
         if row["target"] is None and not row["case"].startswith("tokenizer"):
             continue  # the record has every case; the README those that were set a target, and the whole tokenizer
-        native, reference = milliseconds(row["native_s"]), milliseconds(row["reference_s"])
+        native, reference = time_text(row["native_s"]), time_text(row["reference_s"])
         lines.append(f"| {row['case']} | {native} | {reference} | {row['ratio']:.1f}x |")
     lines += ["", f"{about['device']}, {about['threads']} threads, torch {about['torch']}, {record['dtype']}."]
     return "\n".join(lines) + "\n"
