@@ -63,13 +63,6 @@ inline __attribute__((always_inline)) Vec<T> broadcast(T x) {
   return x - Vec<T>{};
 }
 
-template <class T>
-inline T sum_lanes(Vec<T> v) {
-  T total = 0;
-  for (int i = 0; i < kLanes<T>; ++i) total += v[i];
-  return total;
-}
-
 // Whether any lane of a comparison's result is true.
 inline __attribute__((always_inline)) bool any(Vec<int32_t> mask) {
 #if defined(__AVX512F__)

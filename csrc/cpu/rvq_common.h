@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "cpu/isa.h"
+#include "cpu/reduce.h"
 #include "cpu/transpose.h"
 #include "mimo/rvq.h"
 

@@ -22,6 +22,7 @@
 
 #include "cpu/half.h"
 #include "cpu/isa.h"
+#include "cpu/reduce.h"
 #include "cpu/transpose.h"
 #include "cpu/vector_math.h"
 
@@ -66,40 +67,6 @@ void transpose(const C* from, int count, int width, C* to) {
       for (int r = 0; r < kLanes<C>; ++r) store(to + int64_t(d + r) * kColumns + i, square[r]);
     }
   }
-}
-
-template <class C, int... kLane>
-inline __attribute__((always_inline)) Vec<C> swap_halves(Vec<C> v, int step, std::integer_sequence<int, kLane...>) {
-  switch (step) {
-    case 1:
-      return __builtin_shufflevector(v, v, (kLane ^ 1)...);
-    case 2:
-      return __builtin_shufflevector(v, v, ((kLane ^ 2) % kLanes<C>)...);
-    case 4:
-      return __builtin_shufflevector(v, v, ((kLane ^ 4) % kLanes<C>)...);
-    default:
-      return __builtin_shufflevector(v, v, ((kLane ^ 8) % kLanes<C>)...);
-  }
-}
-
-template <class C, class Combine>
-inline __attribute__((always_inline)) C reduce(Vec<C> v, Combine combine) {
-  for (int step = kLanes<C> / 2; step > 0; step /= 2) {
-    v = combine(v, swap_halves<C>(v, step, std::make_integer_sequence<int, kLanes<C>>{}));
-  }
-  return v[0];
-}
-template <class C>
-inline __attribute__((always_inline)) C sum_of(Vec<C> v) {
-  return reduce<C>(v, [](Vec<C> a, Vec<C> b) { return a + b; });
-}
-template <class C>
-inline __attribute__((always_inline)) Vec<C> larger(Vec<C> a, Vec<C> b) {
-  return a > b ? a : b;
-}
-template <class C>
-inline __attribute__((always_inline)) C largest(Vec<C> v) {
-  return reduce<C>(v, larger<C>);
 }
 
 template <int kVectors, class C>
@@ -236,7 +203,7 @@ inline void online_softmax(C* scores, Range group, Range seen, C& maximum, C& su
   hide(scores, group, seen, hidden);
   Vec<C> top = broadcast(maximum);
   for (int j = group.low; j < group.high; j += kLanes<C>) top = larger<C>(load(scores + j), top);
-  const C now = largest<C>(top);
+  const C now = max_lane<C>(top);
   if (maximum != hidden && now != maximum) {
     const C fade = exp(broadcast(maximum - now))[0];
     for (int d = 0; d < width; d += kLanes<C>) store(out + d, load(out + d) * fade);
@@ -248,7 +215,7 @@ inline void online_softmax(C* scores, Range group, Range seen, C& maximum, C& su
     total += e;
     store(scores + j, e);
   }
-  sum += sum_of<C>(total);
+  sum += sum_lanes<C>(total);
   maximum = now;
 }
 
@@ -307,7 +274,7 @@ template <class C>
 inline C dot(const C* a, const C* b, int width) {
   Vec<C> sum{};
   for (int d = 0; d < width; d += kLanes<C>) sum += load(a + d) * load(b + d);
-  return sum_of<C>(sum);
+  return sum_lanes<C>(sum);
 }
 
 // Rows are queries: delta and grad_q.
