@@ -4,18 +4,26 @@ One module per op, with the op's name. They need torch only, run on any device a
 wherever the native op is.
 """
 
+from mimo_audio_native.reference.delayed_sampling import delayed_sampling
 from mimo_audio_native.reference.log_mel import log_mel
+from mimo_audio_native.reference.patch_attention import patch_attention
+from mimo_audio_native.reference.patch_decode import patch_decode
 from mimo_audio_native.reference.rvq import rvq_decode, rvq_encode, rvq_quantize
+from mimo_audio_native.reference.sampling import sample
 from mimo_audio_native.reference.stft import istft, stft
 from mimo_audio_native.reference.vocoder_head import vocoder_head
 from mimo_audio_native.reference.window_attention import window_attention
 
 __all__ = [
+    "delayed_sampling",
     "istft",
     "log_mel",
+    "patch_attention",
+    "patch_decode",
     "rvq_decode",
     "rvq_encode",
     "rvq_quantize",
+    "sample",
     "stft",
     "vocoder_head",
     "window_attention",
