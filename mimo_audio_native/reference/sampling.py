@@ -45,8 +45,8 @@ def sample(
     rows = zip(*(x.tolist() for x in (temperature, top_k, top_p, seeds, offsets)), strict=True)
     return torch.tensor(
         [
-            _sample_row(row, *settings, philox_uniform(seed, offset, stream))
-            for row, (*settings, seed, offset) in zip(logits, rows, strict=True)
+            _sample_row(row, t, k, p, philox_uniform(seed, offset, stream))
+            for row, (t, k, p, seed, offset) in zip(logits, rows, strict=True)
         ],
         dtype=torch.int64,
         device=logits.device,
