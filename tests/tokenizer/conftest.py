@@ -46,7 +46,8 @@ class Golden:
 
     @lru_cache  # noqa: B019  (the few goldens live as long as the tests)
     def arrays(self, part: str) -> dict[str, Tensor]:
-        return load_file(self.path(part))
+        arrays = load_file(self.path(part))
+        return {name: x.float() if x.dtype == torch.bfloat16 else x for name, x in arrays.items()}
 
     @property
     def mel_constants(self) -> dict[str, Tensor]:
