@@ -17,6 +17,18 @@ class CodesError(MimoError):
     """Codes do not fit the tokenizer that should read them."""
 
 
+class LanguageModelError(MimoError):
+    """Ids, a mask or hidden states do not fit the language model that should read them."""
+
+
+class GenerationError(MimoError):
+    """A prompt, a sampler or a limit that generation cannot work with."""
+
+
+class PromptError(MimoError):
+    """A prompt cannot be made of these texts, codes or turns."""
+
+
 def one_line(message: str) -> str:
     """The message without line breaks and control characters, whatever untrusted text it quotes."""
     return "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))

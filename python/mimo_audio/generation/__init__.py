@@ -1,0 +1,1 @@
+"""Generation of text and audio patches: samplers, and sessions that keep what they have read."""
