@@ -7,20 +7,24 @@ import torch  # noqa: F401  (before _C, which links against its libraries)
 
 from mimo_audio_native._C import build_info  # registers torch.ops.mimo.*
 from mimo_audio_native.mel import mel_filterbank
+from mimo_audio_native.ops.delayed_sampling import delayed_sampling
 from mimo_audio_native.ops.log_mel import log_mel
 from mimo_audio_native.ops.rvq import rvq_decode, rvq_encode, rvq_quantize
+from mimo_audio_native.ops.sampling import sample
 from mimo_audio_native.ops.stft import istft, stft
 from mimo_audio_native.ops.vocoder_head import vocoder_head
 from mimo_audio_native.ops.window_attention import window_attention
 
 __all__ = [
     "build_info",
+    "delayed_sampling",
     "istft",
     "log_mel",
     "mel_filterbank",
     "rvq_decode",
     "rvq_encode",
     "rvq_quantize",
+    "sample",
     "stft",
     "vocoder_head",
     "window_attention",

@@ -1,4 +1,5 @@
-// Rows of float16 and bfloat16 in memory, float in registers: counts are multiples of 8.
+// Rows of float16 and bfloat16 in memory, float in registers: widen and narrow take rows whose counts are multiples of
+// 8, load_wide and store_narrow one vector.
 #pragma once
 #include "cpu/isa.h"
 
@@ -87,6 +88,49 @@ inline void narrow(const float* from, int count, Float16* to) {
   }
 #else
   for (int i = 0; i < count; ++i) to[i] = narrow_one(from[i]);
+#endif
+}
+
+typedef uint16_t HalfBits __attribute__((vector_size(kVectorBytes / 2)));
+
+inline __attribute__((always_inline)) Vec<float> load_wide(const float* p) { return load(p); }
+inline __attribute__((always_inline)) Vec<double> load_wide(const double* p) { return load(p); }
+inline __attribute__((always_inline)) void store_narrow(float* p, Vec<float> v) { store(p, v); }
+inline __attribute__((always_inline)) void store_narrow(double* p, Vec<double> v) { store(p, v); }
+
+inline __attribute__((always_inline)) Vec<float> load_wide(const BFloat16* p) {
+  HalfBits half;
+  std::memcpy(&half, p, sizeof half);
+  const Vec<uint32_t> raw = __builtin_convertvector(half, Vec<uint32_t>) << 16;
+  Vec<float> v;
+  std::memcpy(&v, &raw, sizeof v);
+  return v;
+}
+
+inline __attribute__((always_inline)) void store_narrow(BFloat16* p, Vec<float> v) {
+  Vec<uint32_t> raw;
+  std::memcpy(&raw, &v, sizeof raw);
+  const Vec<uint32_t> rounded = (raw + 0x7fffu + ((raw >> 16) & 1u)) >> 16;
+  const auto finite = (raw & 0x7fffffffu) <= 0x7f800000u;
+  const HalfBits half = __builtin_convertvector(finite ? rounded : rounded * 0u + 0x7fc0u, HalfBits);
+  std::memcpy(p, &half, sizeof half);
+}
+
+inline __attribute__((always_inline)) Vec<float> load_wide(const Float16* p) {
+#if defined(__AVX512F__)
+  return (Vec<float>)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#else
+  Vec<float> v;
+  widen(p, kLanes<float>, reinterpret_cast<float*>(&v));
+  return v;
+#endif
+}
+
+inline __attribute__((always_inline)) void store_narrow(Float16* p, Vec<float> v) {
+#if defined(__AVX512F__)
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph((__m512)v, 0));
+#else
+  narrow(reinterpret_cast<const float*>(&v), kLanes<float>, p);
 #endif
 }
 

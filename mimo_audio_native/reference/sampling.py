@@ -23,17 +23,16 @@ def philox_uniform(seed: int, offset: int, stream: int) -> float:
 def filter_scores(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
     """logits [V] -> logits / temperature in float32, -inf where top-k, then top-p, remove an entry.
 
-    top_k <= 0 keeps all, ties with the k-th largest stay. top_p keeps the smallest set of largest entries whose
-    probability reaches top_p, and at least one; >= 1 keeps all.
+    top_k <= 0 keeps all; ties with the k-th largest stay. top_p keeps the smallest set of largest entries whose
+    probability reaches top_p, and at least one; of ties at its edge the last stay; outside (0, 1) it keeps all.
     """
     scores = logits.float() / temperature
     if 0 < top_k < len(scores):
         scores = scores.masked_fill(scores < scores.topk(top_k).values[-1], float("-inf"))
-    if top_p < 1:
-        largest, order = scores.sort(descending=True, stable=True)
-        before = largest.softmax(0).cumsum(0) - largest.softmax(0)
-        drop = before >= top_p
-        drop[0] = False
+    if 0 < top_p < 1:
+        rising, order = scores.sort(stable=True)
+        drop = rising.double().softmax(0).cumsum(0) <= 1 - top_p
+        drop[-1] = False
         scores = scores.index_fill(0, order[drop], float("-inf"))
     return scores
 

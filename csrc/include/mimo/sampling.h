@@ -14,13 +14,15 @@ struct RowSampling {
   const float* top_p;        // >= 1: all
   const int64_t* seeds;      // of the request
   const int64_t* offsets;    // position within the request
+  int64_t* invalid_row;      // CPU only, -1 before the call: a row that has NaN or no finite largest logit, if any
 };
+
+inline constexpr int kMaxVocabulary = 1 << 24;
 
 struct SampleParams {
   const void* logits;  // [rows, vocabulary], f32, f16 or bf16
   int64_t* tokens;     // [rows]
   RowSampling sampling;
-  void* workspace;  // CUDA only: sample_workspace(params) bytes
   int32_t rows, vocabulary;
   uint32_t stream;  // which draw at this position
   DType dtype;
@@ -30,7 +32,6 @@ namespace cpu {
 MIMO_CPU_KERNEL(void, sample, const SampleParams&)
 }
 namespace cuda {
-int64_t sample_workspace(const SampleParams&);
 LaunchError sample(const SampleParams&, void* stream);
 }  // namespace cuda
 

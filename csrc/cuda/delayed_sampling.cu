@@ -1,0 +1,151 @@
+// delayed_sampling on CUDA, three launches:
+//   logits_kernel  a warp owns one row of one active head; its lanes read 16 bytes each, next to each other, and keep
+//                  sums for kBatch rows of hidden, so the weights leave memory once per kBatch rows
+//   draw_kernel    a block per row and active codebook (cuda/sampling.cuh) writes the token
+//   embed_kernel   adds up the tokens' embeddings in codebook order
+// A lane's sum runs over d in steps that D alone fixes: a row's logits do not depend on its batch.
+#include "cuda/half.h"
+#include "cuda/launch.h"
+#include "cuda/sampling.cuh"
+#include "mimo/delayed_sampling.h"
+
+namespace mimo::cuda {
+namespace {
+
+// The codebooks that a step samples, in order; their logits lie side by side in a row of `width`.
+struct ActiveCodebooks {
+  int count = 0, width = 0;
+  int channel[kMaxChannels], first[kMaxChannels];
+
+  explicit ActiveCodebooks(const DelayedSamplingParams& p) {
+    for (int c = 0; c < p.channels; ++c) {
+      if (p.step < p.delays[c] || p.step >= p.delays[c] + p.group_size) continue;
+      channel[count] = c;
+      first[count++] = width;
+      width += p.vocabulary[c];
+    }
+  }
+};
+
+constexpr int kWarps = 8, kBatch = 8, kSampleThreads = 256;
+
+template <class T>
+struct alignas(16) Chunk {
+  static constexpr int kCount = 16 / int(sizeof(T));
+  T values[kCount];
+};
+
+template <class T, bool kAligned>
+__global__ void __launch_bounds__(32 * kWarps)
+    logits_kernel(DelayedSamplingParams p, ActiveCodebooks active, float* logits) {
+  const int at = int(blockIdx.x) * kWarps + int(threadIdx.y), lane = int(threadIdx.x);
+  if (at >= active.width) return;
+  int i = 0;
+  while (i + 1 < active.count && at >= active.first[i + 1]) ++i;
+  const int dim = p.dim;
+  const T* weight = static_cast<const T*>(p.heads[active.channel[i]]) + int64_t(at - active.first[i]) * dim;
+  for (int b0 = 0; b0 < p.batch; b0 += kBatch) {
+    const int rows = min(kBatch, p.batch - b0);
+    const T* hidden = static_cast<const T*>(p.hidden) + int64_t(b0) * dim;
+    float sum[kBatch] = {};
+    if constexpr (kAligned) {
+      constexpr int n = Chunk<T>::kCount;
+      for (int d = lane * n; d < dim; d += 32 * n) {
+        const auto w = *reinterpret_cast<const Chunk<T>*>(weight + d);
+#pragma unroll
+        for (int b = 0; b < kBatch; ++b) {
+          if (b >= rows) break;
+          const auto x = *reinterpret_cast<const Chunk<T>*>(hidden + int64_t(b) * dim + d);
+          for (int j = 0; j < n; ++j) sum[b] += widen(w.values[j]) * widen(x.values[j]);
+        }
+      }
+    } else {
+      for (int d = lane; d < dim; d += 32) {
+        const float w = widen(weight[d]);
+#pragma unroll
+        for (int b = 0; b < kBatch; ++b) {
+          if (b < rows) sum[b] += w * widen(hidden[int64_t(b) * dim + d]);
+        }
+      }
+    }
+#pragma unroll
+    for (int b = 0; b < kBatch; ++b) {
+      for (int width = 16; width; width /= 2) sum[b] += __shfl_xor_sync(~0u, sum[b], width);
+      if (lane == 0 && b < rows) logits[int64_t(b0 + b) * active.width + at] = sum[b];
+    }
+  }
+}
+
+__global__ void __launch_bounds__(kSampleThreads)
+    draw_kernel(DelayedSamplingParams p, ActiveCodebooks active, const float* logits) {
+  __shared__ RowSampler<kSampleThreads>::Shared shared;
+  const int i = int(blockIdx.x), b = int(blockIdx.y), c = active.channel[i], frame = p.step - p.delays[c];
+  const float* row = logits + int64_t(b) * active.width + active.first[i];
+  const int empty = p.empty_ids[c];
+  const RowSampling& how = p.sampling;
+  const double uniform =
+      philox_uniform(uint64_t(how.seeds[b]), uint64_t(how.offsets[b]), uint32_t(1 + frame * p.channels + c));
+  RowSampler<kSampleThreads> sampler(shared);
+  const int token = sampler.sample([=](int k) { return k == empty ? __int_as_float(int(0xff800000u)) : row[k]; },
+                                   p.vocabulary[c], how.temperature[b], how.top_k[b], how.top_p[b], uniform);
+  if (threadIdx.x == 0) p.tokens[(int64_t(b) * p.group_size + frame) * p.channels + c] = token;
+}
+
+template <class T>
+__global__ void embed_kernel(DelayedSamplingParams p, ActiveCodebooks active) {
+  const int b = int(blockIdx.y), d = int(blockIdx.x * blockDim.x + threadIdx.x);
+  if (d >= p.embed_dim) return;
+  float sum = 0;
+  for (int i = 0; i < active.count; ++i) {
+    const int c = active.channel[i], frame = p.step - p.delays[c];
+    const int64_t token = p.tokens[(int64_t(b) * p.group_size + frame) * p.channels + c];
+    sum += widen(static_cast<const T*>(p.embeddings[c])[token * p.embed_dim + d]);
+  }
+  narrow(sum, static_cast<T*>(p.next) + int64_t(b) * p.embed_dim + d);
+}
+
+bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
+
+template <class T>
+LaunchError step(const DelayedSamplingParams& p, cudaStream_t stream) {
+  const ActiveCodebooks active(p);
+  float* logits = static_cast<float*>(p.workspace);
+  if (active.count > 0) {
+    bool chunks = p.dim % Chunk<T>::kCount == 0 && aligned(p.hidden);
+    for (int i = 0; i < active.count; ++i) chunks = chunks && aligned(p.heads[active.channel[i]]);
+    const unsigned blocks = unsigned((active.width + kWarps - 1) / kWarps);
+    if (chunks) {
+      MIMO_LAUNCH(blocks, dim3(32, kWarps), 0, stream, logits_kernel<T, true>)(p, active, logits);
+    } else {
+      MIMO_LAUNCH(blocks, dim3(32, kWarps), 0, stream, logits_kernel<T, false>)(p, active, logits);
+    }
+    MIMO_LAUNCH(dim3(unsigned(active.count), unsigned(p.batch)), kSampleThreads, 0, stream, draw_kernel)
+    (p, active, logits);
+  }
+  constexpr int kColumns = 128;
+  MIMO_LAUNCH(dim3(unsigned((p.embed_dim + kColumns - 1) / kColumns), unsigned(p.batch)), kColumns, 0, stream,
+              embed_kernel<T>)
+  (p, active);
+  return MIMO_LAUNCH_ERROR();
+}
+
+}  // namespace
+
+int64_t delayed_sampling_workspace(const DelayedSamplingParams& p) {
+  return int64_t(p.batch) * ActiveCodebooks(p).width * int64_t(sizeof(float));
+}
+
+LaunchError delayed_sampling(const DelayedSamplingParams& p, void* stream) {
+  if (p.batch == 0 || p.embed_dim == 0) return nullptr;
+  const auto s = static_cast<cudaStream_t>(stream);
+  switch (p.dtype) {
+    case DType::f16:
+      return step<__half>(p, s);
+    case DType::bf16:
+      return step<__nv_bfloat16>(p, s);
+    default:
+      return step<float>(p, s);
+  }
+}
+
+}  // namespace mimo::cuda

@@ -1,0 +1,50 @@
+// sample on CUDA: one block per row (cuda/sampling.cuh), which reads the row from global memory, in fact the L2 cache,
+// about ten times. A batch of one text vocabulary keeps one multiprocessor busy.
+#include "cuda/half.h"
+#include "cuda/launch.h"
+#include "cuda/sampling.cuh"
+#include "mimo/sampling.h"
+
+namespace mimo::cuda {
+namespace {
+
+template <class T, int kThreads>
+__global__ void __launch_bounds__(kThreads) sample_kernel(SampleParams p) {
+  __shared__ typename RowSampler<kThreads>::Shared shared;
+  const int row = int(blockIdx.x);
+  const T* logits = static_cast<const T*>(p.logits) + int64_t(row) * p.vocabulary;
+  const RowSampling& how = p.sampling;
+  const double uniform = philox_uniform(uint64_t(how.seeds[row]), uint64_t(how.offsets[row]), p.stream);
+  RowSampler<kThreads> sampler(shared);
+  const int token = sampler.sample([=](int i) { return widen(logits[i]); }, p.vocabulary, how.temperature[row],
+                                   how.top_k[row], how.top_p[row], uniform);
+  if (threadIdx.x == 0) p.tokens[row] = token;
+}
+
+template <class T>
+LaunchError sample_rows(const SampleParams& p, cudaStream_t stream) {
+  constexpr int kShort = 8192;
+  if (p.vocabulary <= kShort) {
+    MIMO_LAUNCH(unsigned(p.rows), 256, 0, stream, sample_kernel<T, 256>)(p);
+  } else {
+    MIMO_LAUNCH(unsigned(p.rows), 1024, 0, stream, sample_kernel<T, 1024>)(p);
+  }
+  return MIMO_LAUNCH_ERROR();
+}
+
+}  // namespace
+
+LaunchError sample(const SampleParams& p, void* stream) {
+  if (p.rows == 0) return nullptr;
+  const auto s = static_cast<cudaStream_t>(stream);
+  switch (p.dtype) {
+    case DType::f16:
+      return sample_rows<__half>(p, s);
+    case DType::bf16:
+      return sample_rows<__nv_bfloat16>(p, s);
+    default:
+      return sample_rows<float>(p, s);
+  }
+}
+
+}  // namespace mimo::cuda
