@@ -39,20 +39,22 @@ struct RowScratch {
   Scratch<double> block_sums;
 };
 
-// Appends values[i .. i + kLanes) where `keep`; room for a whole vector behind `to` is the caller's.
+// Moves the values of the lanes where `keep` (all ones or zero) to the front of to[0 .. kLanes), of which the rest is
+// overwritten too; returns how many.
 template <class T>
-inline __attribute__((always_inline)) void append(Vec<int32_t> keep, Vec<T> values, T* to) {
+inline __attribute__((always_inline)) int pack(Vec<int32_t> keep, Vec<T> values, T* to) {
 #if defined(__AVX512F__)
-  store(to, (Vec<T>)_mm512_maskz_compress_epi32(_mm512_test_epi32_mask((__m512i)keep, (__m512i)keep), (__m512i)values));
+  const __mmask16 mask = _mm512_movepi32_mask((__m512i)keep);
+  store(to, (Vec<T>)_mm512_maskz_compress_epi32(mask, (__m512i)values));
+  return __builtin_popcount(mask);
 #else
-  for (int i = 0, count = 0; i < kLanes<T>; ++i) {
-    if (keep[i]) to[count++] = values[i];
+  int count = 0;
+  for (int i = 0; i < kLanes<T>; ++i) {
+    to[count] = values[i];
+    count -= keep[i];
   }
+  return count;
 #endif
-}
-
-inline __attribute__((always_inline)) int count_lanes(Vec<int32_t> mask) {
-  return -reduce_lanes<int32_t>(mask, [](Vec<int32_t> a, Vec<int32_t> b) { return a + b; });
 }
 
 inline void pad_row(float* row, int64_t count, float value) {
@@ -101,9 +103,8 @@ inline Cut select(const float* scores, const float* weights, int64_t count, doub
       const Vec<float> score = load(scores + i), weight = load(weights + i);
       const Vec<int32_t> keep = (score >= bottom) & (score < top) & (weight > 0.0f);
       if (!any(keep)) continue;
-      append(keep, score, some_scores + kept);
-      append(keep, weight, some_weights + kept);
-      kept += count_lanes(keep);
+      pack(keep, weight, some_weights + kept);
+      kept += pack(keep, score, some_scores + kept);
       least = keep & (score < least) ? score : least;
       most = keep & (score > most) ? score : most;
     }
@@ -129,16 +130,15 @@ inline int64_t gather(const RowScratch& row, int64_t count, float bound, bool nu
     const Vec<float> score = load(row.scores.get() + i);
     const Vec<int32_t> keep = score >= bound;
     if (!any(keep)) continue;
-    append(keep, numbered ? load(row.ids.get() + i) : place + int32_t(i), row.ids.get() + kept);
-    append(keep, score, row.scores.get() + kept);
-    kept += count_lanes(keep);
+    pack(keep, numbered ? load(row.ids.get() + i) : place + int32_t(i), row.ids.get() + kept);
+    kept += pack(keep, score, row.scores.get() + kept);
   }
   pad_row(row.scores.get(), kept, -kInfinity);
   return kept;
 }
 
 // A score that the `top_k` largest of `count` are sure to reach: that of the top_k-th largest block.
-inline float least_of_blocks(const RowScratch& row, int64_t count, int32_t top_k, float largest) {
+inline float least_of_blocks(const RowScratch& row, int64_t count, int32_t top_k, float least, float largest) {
   float *maxima = row.some_scores.get(), *ones = row.some_weights.get();
   int64_t blocks = 0;
   for (int64_t begin = 0; begin < count; begin += kBlock, ++blocks) {
@@ -148,30 +148,35 @@ inline float least_of_blocks(const RowScratch& row, int64_t count, int32_t top_k
     maxima[blocks] = max_lane<float>(most);
     ones[blocks] = maxima[blocks] >= kLowest ? 1.0f : 0.0f;
   }
-  if (blocks < top_k) return kLowest;
+  if (blocks < top_k) return least;
   pad_row(maxima, blocks, -kInfinity);
   pad_row(ones, blocks, 0.0f);
-  const Cut cut = select(maxima, ones, blocks, top_k, kLowest, largest, maxima, ones);
-  return cut.above + double(cut.equal) >= top_k ? cut.score : kLowest;
+  const Cut cut = select(maxima, ones, blocks, top_k, least, largest, maxima, ones);
+  return cut.above + double(cut.equal) >= top_k ? cut.score : least;
 }
 
 // Leaves the top_k largest entries and what ties with the last; returns how many.
-inline int64_t keep_top_k(const RowScratch& row, int64_t count, int32_t top_k, float largest) {
-  const int64_t left = gather(row, count, least_of_blocks(row, count, top_k, largest), false);
+inline int64_t keep_top_k(const RowScratch& row, int64_t count, int32_t top_k, float least, float largest) {
+  const int64_t left = gather(row, count, least_of_blocks(row, count, top_k, least, largest), false);
   if (left <= top_k) return left;
   for (int64_t i = 0; i < whole_vectors(left); ++i) row.weights[i] = i < left ? 1.0f : 0.0f;
-  const Cut cut = select(row.scores.get(), row.weights.get(), left, top_k, kLowest, largest, row.some_scores.get(),
+  const Cut cut = select(row.scores.get(), row.weights.get(), left, top_k, least, largest, row.some_scores.get(),
                          row.some_weights.get());
   return gather(row, left, cut.score, true);
 }
 
-// Sums of the blocks and, in block order, of all.
-inline double sum_weights(const RowScratch& row, int64_t count) {
+// Sets the weights to weight_at(i), vector by vector; returns their sum, by blocks, whose sums it leaves.
+template <class F>
+inline double set_weights(const RowScratch& row, int64_t count, F&& weight_at) {
   double total = 0;
   for (int64_t begin = 0; begin < count; begin += kBlock) {
     const int64_t end = begin + kBlock < count ? begin + kBlock : count;
     Vec<float> sum{};
-    for (int64_t i = begin; i < end; i += kLanes<float>) sum += load(row.weights.get() + i);
+    for (int64_t i = begin; i < end; i += kLanes<float>) {
+      const Vec<float> weight = weight_at(i);
+      store(row.weights.get() + i, weight);
+      sum += weight;
+    }
     total += row.block_sums[begin / kBlock] = double(sum_lanes<float>(sum));
   }
   return total;
@@ -191,15 +196,14 @@ inline double keep_top_p(const RowScratch& row, int64_t count, float top_p, floa
     drop = cut.equal - 1;
     while (drop > 0 && cut.above + double(cut.equal - drop) * weight < target) --drop;
   }
-  for (int64_t i = 0; i < count; i += kLanes<float>) {
-    const Vec<float> score = load(row.scores.get() + i), weight = load(row.weights.get() + i);
-    store(row.weights.get() + i, score >= cut.score ? weight : Vec<float>{});
-    if (drop == 0 || !any(score == cut.score)) continue;
-    for (int j = 0; j < kLanes<float> && drop > 0; ++j) {
-      if (score[j] == cut.score) row.weights[i + j] = 0, --drop;
+  return set_weights(row, count, [&](int64_t i) {
+    const Vec<float> score = load(row.scores.get() + i);
+    Vec<float> weight = score >= cut.score ? load(row.weights.get() + i) : Vec<float>{};
+    for (int j = 0; drop > 0 && any(score == cut.score) && j < kLanes<float>; ++j) {
+      if (score[j] == cut.score && drop > 0) weight[j] = 0, --drop;
     }
-  }
-  return sum_weights(row, count);
+    return weight;
+  });
 }
 
 // The first entry at which the sum of weights exceeds `goal`; the last with a weight if rounding hides it.
@@ -229,15 +233,16 @@ inline int64_t sample_row(const RowScratch& row, int64_t count, float temperatur
   float* scores = row.scores.get();
   pad_row(scores, count, -kInfinity);
   const float divisor = temperature == 0 ? 1.0f : temperature;
-  Vec<float> most = broadcast(-kInfinity);
+  Vec<float> lowest = broadcast(kInfinity), most = broadcast(-kInfinity);
   Vec<int32_t> unordered{};
   for (int64_t i = 0; i < count; i += lanes) {
     const Vec<float> score = load(scores + i) / divisor;
     store(scores + i, score);
     most = larger<float>(most, score);
+    lowest = (score >= kLowest) & (score < lowest) ? score : lowest;
     unordered |= score != score;
   }
-  const float largest = max_lane<float>(most);
+  const float least = -max_lane<float>(-lowest), largest = max_lane<float>(most);
   if (any(unordered) || !(largest >= kLowest && largest < kInfinity)) return -1;
   if (temperature == 0) {
     int64_t token = 0;
@@ -246,9 +251,8 @@ inline int64_t sample_row(const RowScratch& row, int64_t count, float temperatur
     return token;
   }
   const bool chosen = top_k > 0 && top_k < count;
-  if (chosen) count = keep_top_k(row, count, top_k, largest);
-  for (int64_t i = 0; i < count; i += lanes) store(row.weights.get() + i, exp(load(scores + i) - largest));
-  double total = sum_weights(row, count);
+  if (chosen) count = keep_top_k(row, count, top_k, least, largest);
+  double total = set_weights(row, count, [&](int64_t i) { return exp(load(scores + i) - largest); });
   if (top_p > 0 && top_p < 1) total = keep_top_p(row, count, top_p, largest, total);
   const int64_t token = pick(row, count, uniform * total);
   return chosen ? row.ids[token] : token;

@@ -27,7 +27,7 @@ LaunchError sample_rows(const SampleParams& p, cudaStream_t stream) {
   if (p.vocabulary <= kShort) {
     MIMO_LAUNCH(unsigned(p.rows), 256, 0, stream, sample_kernel<T, 256>)(p);
   } else {
-    MIMO_LAUNCH(unsigned(p.rows), 1024, 0, stream, sample_kernel<T, 1024>)(p);
+    MIMO_LAUNCH(unsigned(p.rows), 512, 0, stream, sample_kernel<T, 512>)(p);
   }
   return MIMO_LAUNCH_ERROR();
 }

@@ -43,8 +43,8 @@ def delayed_sampling(
         differentiable.
 
     Raises:
-        RuntimeError: wrong shapes, dtypes, devices or values; logits that cannot be sampled (NaN, no finite maximum), in
-            which case no token has been written (on CUDA, where looking would synchronise, the kernel traps).
+        RuntimeError: wrong shapes, dtypes, devices or values; logits that cannot be sampled (NaN, no finite maximum):
+            no token has been written then (on CUDA, where looking would synchronise, the kernel traps).
 
     Equivalent to a loop over codebooks of matrix product, ``sample`` and embedding (``reference.delayed_sampling``).
     """
@@ -54,7 +54,5 @@ def delayed_sampling(
 
 
 @register_fake("mimo::delayed_sampling")
-def _(
-    hidden, heads, embeddings, empty_ids, delays, step, tokens, temperature, top_k, top_p, seeds, offsets
-) -> Tensor:
+def _(hidden, heads, embeddings, empty_ids, delays, step, tokens, temperature, top_k, top_p, seeds, offsets) -> Tensor:
     return hidden.new_empty((hidden.shape[0], embeddings[0].shape[1]))

@@ -37,5 +37,5 @@ def sample(
 
 
 @register_fake("mimo::sample")
-def _(logits, temperature, top_k, top_p, seeds, offsets, stream=0) -> Tensor:
+def _(logits, temperature, top_k, top_p, seeds, offsets, stream) -> Tensor:
     return logits.new_empty(logits.shape[0], dtype=torch.int64)

@@ -9,15 +9,19 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 _WORD = 0xFFFFFFFF
 
 
-def philox_uniform(seed: int, offset: int, stream: int) -> float:
-    """The uniform number in [0, 1) with 53 bits of request `seed`, at position `offset`, for draw `stream`."""
-    key = [seed & _WORD, seed >> 32 & _WORD]
-    counter = [offset & _WORD, offset >> 32 & _WORD, stream & _WORD, 0]
+def philox(counter: list[int], key: list[int]) -> list[int]:
+    """The four 32-bit words of Philox4x32-10 for a counter of four words and a key of two."""
     for _ in range(10):
         high, low = zip(*(divmod(m * c, 1 << 32) for m, c in zip(_MULTIPLIERS, counter[::2], strict=True)), strict=True)
         counter = [high[1] ^ counter[1] ^ key[0], low[1], high[0] ^ counter[3] ^ key[1], low[0]]
         key = [(word + step) & _WORD for word, step in zip(key, _WEYL, strict=True)]
-    return ((counter[0] << 32 | counter[1]) >> 11) * 2.0**-53
+    return counter
+
+
+def philox_uniform(seed: int, offset: int, stream: int) -> float:
+    """The uniform number in [0, 1) with 53 bits of request `seed`, at position `offset`, for draw `stream`."""
+    words = philox([offset & _WORD, offset >> 32 & _WORD, stream & _WORD, 0], [seed & _WORD, seed >> 32 & _WORD])
+    return ((words[0] << 32 | words[1]) >> 11) * 2.0**-53
 
 
 def filter_scores(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
