@@ -99,12 +99,16 @@ inline __attribute__((always_inline)) void store_narrow(float* p, Vec<float> v) 
 inline __attribute__((always_inline)) void store_narrow(double* p, Vec<double> v) { store(p, v); }
 
 inline __attribute__((always_inline)) Vec<float> load_wide(const BFloat16* p) {
+#if defined(__AVX512F__)  // GCC converts vectors by halves
+  const auto wide = (Vec<uint32_t>)_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#elif defined(__AVX2__)
+  const auto wide = (Vec<uint32_t>)_mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#else
   HalfBits half;
   std::memcpy(&half, p, sizeof half);
-  const Vec<uint32_t> raw = __builtin_convertvector(half, Vec<uint32_t>) << 16;
-  Vec<float> v;
-  std::memcpy(&v, &raw, sizeof v);
-  return v;
+  const Vec<uint32_t> wide = __builtin_convertvector(half, Vec<uint32_t>);
+#endif
+  return (Vec<float>)(wide << 16);
 }
 
 inline __attribute__((always_inline)) void store_narrow(BFloat16* p, Vec<float> v) {

@@ -42,14 +42,15 @@ def patch_decode(
         for block, cache in zip(blocks, caches, strict=True):
             norm_1, q_weight, q_bias, k_weight, k_bias, v_weight, v_bias, out, norm_2, gate, up, down = block
             y = F.rms_norm(x, norm_1.shape, norm_1, eps)
+            width = len(q_weight) // attention_heads
             q, k, v = (
-                F.linear(y, weight, bias).view(batch, attention_heads, -1)
+                F.linear(y, weight, bias).view(batch, -1, width)
                 for weight, bias in ((q_weight, q_bias), (k_weight, k_bias), (v_weight, v_bias))
             )
             q, k = (apply_rotary(z, cos[step : step + 1], sin[step : step + 1]) for z in (q, k))
             cache.append((k, v))
             keys, values = (torch.stack(z, 2) for z in zip(*cache, strict=True))
-            attended = F.scaled_dot_product_attention(q.unsqueeze(2), keys, values)
+            attended = F.scaled_dot_product_attention(q.unsqueeze(2), keys, values, enable_gqa=True)
             x = x + F.linear(attended.reshape(batch, -1), out)
             y = F.rms_norm(x, norm_2.shape, norm_2, eps)
             x = x + F.linear(F.silu(F.linear(y, gate)) * F.linear(y, up), down)

@@ -1,0 +1,309 @@
+// A stack of Qwen2 blocks at one new position per row of a batch, against a cache of the keys and values so far, as a
+// sequence of kernels without a host decision between them: a CUDA graph can hold any number of steps.
+//
+// A block is five kernels:
+//   qkv        norm 1, q, k and v products, biases, rotation; k and v go to the cache
+//   attention  one warp per row and head, 32 cached positions at a time, running maximum and sum
+//   add        out product, added to x
+//   gate_up    norm 2, gate and up products, SwiGLU
+//   add        down product, added to x
+// Products stream the weights: a warp owns two of their rows, in 16-byte reads where they are aligned, and meets kBatch
+// rows of x with them. Which two rows lets the warp finish alone: the two that rotation mixes, gate and up of the same
+// number, neighbours. Warps that read the same weights for other rows of x are neighbours in the grid. The RMS norm
+// costs no pass of its own: its weight scales x on the way in, and the warp sums the squares as it reads x.
+//
+// Activations and cache are float32 for every dtype of the weights. A sum runs over a lane's columns in order, then
+// folds the lanes, whatever kBatch is: no result depends on the batch.
+#pragma once
+#include <initializer_list>
+
+#include "cuda/half.h"
+#include "cuda/launch.h"
+#include "mimo/decode_step.h"
+
+namespace mimo::cuda {
+
+inline constexpr int kDecodeWarps = 8;  // of a block
+
+// The device buffers of a stack; all but the cache are overwritten in every block.
+struct DecodeState {
+  float *x, *q, *attended, *act;  // [batch, dim], [batch, heads W] twice, [batch, ffn]
+  float* cache;                   // [layers, 2, batch, kv_heads, capacity, W]
+  const float *cos, *sin;         // of this position, [W / 2]
+  BlockShape shape;
+  int batch, capacity, position;
+
+  __host__ __device__ int64_t layer_size() const { return int64_t(batch) * shape.kv_heads * capacity * shape.head_dim; }
+};
+
+__device__ __forceinline__ float fold_warp(float sum) {
+  for (int bits = 16; bits; bits /= 2) sum += __shfl_xor_sync(~0u, sum, bits);
+  return sum;
+}
+
+// --- products --------------------------------------------------------------------------------------------------------
+
+// Which part of a product the warp computes: unit `unit` (two weight rows) and rows row .. row + kBatch - 1 of x.
+template <int kBatch>
+struct Part {
+  int unit, row;
+
+  __device__ __forceinline__ explicit Part(int batch) {
+    const unsigned tiles = unsigned(batch + kBatch - 1) / kBatch;
+    unit = int(blockIdx.x / tiles) * kDecodeWarps + int(threadIdx.y);
+    row = int(blockIdx.x % tiles) * kBatch;
+  }
+};
+
+template <int kBatch>
+unsigned product_blocks(int units, int batch) {
+  return unsigned((units + kDecodeWarps - 1) / kDecodeWarps) * unsigned((batch + kBatch - 1) / kBatch);
+}
+
+// Columns that a lane reads at once.
+template <class W>
+inline constexpr int kColumnsOf = 16 / int(sizeof(W));
+
+template <class W>
+bool reads_whole_vectors(const void* weight, int width) {
+  return width % kColumnsOf<W> == 0 && reinterpret_cast<uintptr_t>(weight) % 16 == 0;
+}
+
+template <class W>
+struct alignas(16) Columns {
+  W value[kColumnsOf<W>];
+};
+
+// What a product reads: rows of x [batch, width], normalised by `norm` where that is given.
+template <class W>
+struct ProductInput {
+  const float* x;
+  const W* norm;  // or null
+  float eps;
+  int width, batch;
+  bool vectors;  // weights and norm are read 16 bytes at a time
+};
+
+// sum[i][b] = (weight row i) . (row b of the input), in every lane. Rows of x beyond the batch repeat the last.
+template <int kBatch, class W>
+__device__ __forceinline__ void warp_product(const ProductInput<W>& in, const W* first, const W* second, int row,
+                                             float (&sum)[2][kBatch]) {
+  const float* x[kBatch];
+  float squares[kBatch];
+#pragma unroll
+  for (int b = 0; b < kBatch; ++b) {
+    x[b] = in.x + int64_t(min(row + b, in.batch - 1)) * in.width;
+    squares[b] = sum[0][b] = sum[1][b] = 0.0f;
+  }
+  const auto add = [&](int d, float a, float c, float norm) {
+#pragma unroll
+    for (int b = 0; b < kBatch; ++b) {
+      const float value = x[b][d];
+      squares[b] = __fmaf_rn(value, value, squares[b]);
+      const float scaled = value * norm;
+      sum[0][b] = __fmaf_rn(a, scaled, sum[0][b]);
+      sum[1][b] = __fmaf_rn(c, scaled, sum[1][b]);
+    }
+  };
+  constexpr int kColumns = kColumnsOf<W>;
+  if (in.vectors) {
+    for (int d = int(threadIdx.x) * kColumns; d < in.width; d += 32 * kColumns) {
+      const auto a = *reinterpret_cast<const Columns<W>*>(first + d),
+                 c = *reinterpret_cast<const Columns<W>*>(second + d);
+      Columns<W> norm;
+      if (in.norm) norm = *reinterpret_cast<const Columns<W>*>(in.norm + d);
+#pragma unroll
+      for (int i = 0; i < kColumns; ++i) {
+        add(d + i, widen(a.value[i]), widen(c.value[i]), in.norm ? widen(norm.value[i]) : 1.0f);
+      }
+    }
+  } else {
+    for (int d = int(threadIdx.x); d < in.width; d += 32) {
+      add(d, widen(first[d]), widen(second[d]), in.norm ? widen(in.norm[d]) : 1.0f);
+    }
+  }
+#pragma unroll
+  for (int b = 0; b < kBatch; ++b) {
+    const float scale = in.norm ? 1.0f / sqrtf(fold_warp(squares[b]) / float(in.width) + in.eps) : 1.0f;
+    sum[0][b] = fold_warp(sum[0][b]) * scale;
+    sum[1][b] = fold_warp(sum[1][b]) * scale;
+  }
+}
+
+// --- kernels ---------------------------------------------------------------------------------------------------------
+
+template <int kBatch, class W>
+__global__ void __launch_bounds__(32 * kDecodeWarps)
+    qkv_kernel(DecodeState s, BlockWeights w, ProductInput<W> in, int layer) {
+  const BlockShape& shape = s.shape;
+  const Part<kBatch> part(s.batch);
+  const int half = shape.head_dim / 2, all = shape.heads + 2 * shape.kv_heads;
+  const int head = part.unit / half, i = part.unit % half;  // heads of q, then k, then v
+  if (head >= all) return;
+  const bool is_q = head < shape.heads, is_v = head >= shape.heads + shape.kv_heads;
+  const int own = is_q ? head : head - shape.heads - (is_v ? shape.kv_heads : 0);
+  const W* weight = static_cast<const W*>(is_q ? w.q : is_v ? w.v : w.k);
+  const W* bias = static_cast<const W*>(is_q ? w.q_bias : is_v ? w.v_bias : w.k_bias);
+  const int row = own * shape.head_dim + i;
+  float sum[2][kBatch];
+  warp_product<kBatch>(in, weight + int64_t(row) * in.width, weight + int64_t(row + half) * in.width, part.row, sum);
+  if (threadIdx.x != 0) return;
+  const float a = widen(bias[row]), c = widen(bias[row + half]);
+  const float cos = is_v ? 1.0f : s.cos[i], sin = is_v ? 0.0f : s.sin[i];
+#pragma unroll
+  for (int j = 0; j < kBatch; ++j) {
+    const int b = part.row + j;
+    if (b >= s.batch) return;
+    const float low = sum[0][j] + a, high = sum[1][j] + c;
+    float* to = s.q + (int64_t(b) * shape.heads + own) * shape.head_dim;
+    if (!is_q) {
+      to = s.cache + (2 * int64_t(layer) + is_v) * s.layer_size() +
+           ((int64_t(b) * shape.kv_heads + own) * s.capacity + s.position) * shape.head_dim;
+    }
+    to[i] = low * cos - high * sin;
+    to[i + half] = high * cos + low * sin;
+  }
+}
+
+static __global__ void __launch_bounds__(32 * kDecodeWarps) decode_attention_kernel(DecodeState s, int layer) {
+  const BlockShape& shape = s.shape;
+  const int64_t at = int64_t(blockIdx.x) * kDecodeWarps + threadIdx.y;  // row and head
+  if (at >= int64_t(s.batch) * shape.heads) return;
+  const int lane = int(threadIdx.x), width = shape.head_dim, count = s.position + 1;
+  const int64_t kv = at / shape.heads * shape.kv_heads + at % shape.heads / (shape.heads / shape.kv_heads);
+  const float* keys = s.cache + 2 * int64_t(layer) * s.layer_size() + kv * s.capacity * width;
+  const float* values = keys + s.layer_size();
+  const float* q = s.q + at * width;
+  const float scale = 1.0f / sqrtf(float(width));
+  constexpr int kParts = kMaxDecodeHeadDim / 32;
+  float maximum = -INFINITY, total = 0.0f, out[kParts] = {};
+  for (int first = 0; first < count; first += 32) {
+    float score = -INFINITY;
+    if (first + lane < count) {
+      const float* key = keys + int64_t(first + lane) * width;
+      score = 0.0f;
+      for (int d = 0; d < width; ++d) score = __fmaf_rn(q[d], key[d], score);
+      score *= scale;
+    }
+    float now = max(maximum, score);
+    for (int bits = 16; bits; bits /= 2) now = max(now, __shfl_xor_sync(~0u, now, bits));
+    const float weight = std::exp(score - now), fade = std::exp(maximum - now);
+    total = __fmaf_rn(total, fade, fold_warp(weight));
+    maximum = now;
+#pragma unroll
+    for (int j = 0; j < kParts; ++j) out[j] *= fade;
+    for (int p = 0; p < min(32, count - first); ++p) {
+      const float share = __shfl_sync(~0u, weight, p);
+#pragma unroll
+      for (int j = 0; j < kParts; ++j) {
+        const int d = lane + 32 * j;
+        if (d < width) out[j] = __fmaf_rn(share, values[int64_t(first + p) * width + d], out[j]);
+      }
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < kParts; ++j) {
+    if (lane + 32 * j < width) s.attended[at * width + lane + 32 * j] = out[j] / total;
+  }
+}
+
+template <int kBatch, class W>
+__global__ void __launch_bounds__(32 * kDecodeWarps)
+    gate_up_kernel(const void* gate, const void* up, ProductInput<W> in, float* act, int ffn) {
+  const Part<kBatch> part(in.batch);
+  if (part.unit >= ffn) return;
+  const int64_t at = int64_t(part.unit) * in.width;
+  float sum[2][kBatch];
+  warp_product<kBatch>(in, static_cast<const W*>(gate) + at, static_cast<const W*>(up) + at, part.row, sum);
+  if (threadIdx.x != 0) return;
+#pragma unroll
+  for (int j = 0; j < kBatch; ++j) {
+    if (part.row + j >= in.batch) return;
+    act[int64_t(part.row + j) * ffn + part.unit] = sum[0][j] / (1.0f + std::exp(-sum[0][j])) * sum[1][j];
+  }
+}
+
+// x [batch, rows] = weight [rows, width] x input, added to x where kAdd.
+template <bool kAdd, int kBatch, class W>
+__global__ void __launch_bounds__(32 * kDecodeWarps)
+    product_kernel(const void* weight, ProductInput<W> in, float* x, int rows) {
+  const Part<kBatch> part(in.batch);
+  const int n = 2 * part.unit;
+  if (n >= rows) return;
+  const W* first = static_cast<const W*>(weight) + int64_t(n) * in.width;
+  float sum[2][kBatch];
+  warp_product<kBatch>(in, first, n + 1 < rows ? first + in.width : first, part.row, sum);
+  const int lane = int(threadIdx.x);
+  if (lane > 1 || n + lane >= rows) return;
+#pragma unroll
+  for (int j = 0; j < kBatch; ++j) {
+    if (part.row + j >= in.batch) return;
+    float* to = x + int64_t(part.row + j) * rows + n + lane;
+    *to = (kAdd ? *to : 0.0f) + sum[lane][j];
+  }
+}
+
+template <class W>
+__global__ void widen_kernel(const W* from, float* to, int64_t count) {
+  const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i < count) to[i] = widen(from[i]);
+}
+
+// out = RMS norm of x, a warp per row.
+template <class W>
+__global__ void rms_norm_kernel(const float* x, const W* weight, W* out, int width, int batch, float eps) {
+  const int b = int(blockIdx.x) * kDecodeWarps + int(threadIdx.y);
+  if (b >= batch) return;
+  const float* row = x + int64_t(b) * width;
+  float squares = 0.0f;
+  for (int d = int(threadIdx.x); d < width; d += 32) squares = __fmaf_rn(row[d], row[d], squares);
+  const float scale = 1.0f / sqrtf(fold_warp(squares) / float(width) + eps);
+  for (int d = int(threadIdx.x); d < width; d += 32) {
+    narrow(row[d] * scale * widen(weight[d]), out + int64_t(b) * width + d);
+  }
+}
+
+// --- launches --------------------------------------------------------------------------------------------------------
+
+inline dim3 decode_block() { return dim3(32, kDecodeWarps); }
+inline unsigned decode_blocks(int64_t warps) { return unsigned((warps + kDecodeWarps - 1) / kDecodeWarps); }
+
+template <class W>
+ProductInput<W> product_input(const float* x, int width, int batch, std::initializer_list<const void*> weights) {
+  bool vectors = true;
+  for (const void* weight : weights) vectors = vectors && reads_whole_vectors<W>(weight, width);
+  return {x, nullptr, 0.0f, width, batch, vectors};
+}
+
+template <bool kAdd, int kBatch, class W>
+void launch_product(const void* weight, const float* input, int width, float* x, int rows, int batch,
+                    cudaStream_t stream) {
+  MIMO_LAUNCH(product_blocks<kBatch>((rows + 1) / 2, batch), decode_block(), 0, stream, product_kernel<kAdd, kBatch, W>)
+  (weight, product_input<W>(input, width, batch, {weight}), x, rows);
+}
+
+// Block number `layer` at s.position, from x to x.
+template <int kBatch, class W>
+LaunchError launch_decode_block(const DecodeState& s, const BlockWeights& w, int layer, cudaStream_t stream) {
+  const BlockShape& shape = s.shape;
+  const int queries = shape.heads * shape.head_dim;
+  const auto normalized = [&](const void* norm, std::initializer_list<const void*> weights) {
+    ProductInput<W> in = product_input<W>(s.x, shape.dim, s.batch, weights);
+    in.vectors = in.vectors && reads_whole_vectors<W>(norm, shape.dim);
+    in.norm = static_cast<const W*>(norm);
+    in.eps = shape.eps;
+    return in;
+  };
+  const int pairs = (shape.heads + 2 * shape.kv_heads) * (shape.head_dim / 2);
+  MIMO_LAUNCH(product_blocks<kBatch>(pairs, s.batch), decode_block(), 0, stream, qkv_kernel<kBatch, W>)
+  (s, w, normalized(w.norm_1, {w.q, w.k, w.v}), layer);
+  MIMO_LAUNCH(decode_blocks(int64_t(s.batch) * shape.heads), decode_block(), 0, stream, decode_attention_kernel)
+  (s, layer);
+  launch_product<true, kBatch, W>(w.out, s.attended, queries, s.x, shape.dim, s.batch, stream);
+  MIMO_LAUNCH(product_blocks<kBatch>(shape.ffn, s.batch), decode_block(), 0, stream, gate_up_kernel<kBatch, W>)
+  (w.gate, w.up, normalized(w.norm_2, {w.gate, w.up}), s.act, shape.ffn);
+  launch_product<true, kBatch, W>(w.down, s.act, shape.ffn, s.x, shape.dim, s.batch, stream);
+  return MIMO_LAUNCH_ERROR();
+}
+
+}  // namespace mimo::cuda

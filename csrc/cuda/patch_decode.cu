@@ -1,0 +1,125 @@
+// patch_decode on CUDA: for every step the blocks' kernels (decode_step.cuh), the final norm, delayed_sampling, and the
+// way from its embeddings back to x. The host decides nothing in between and looks at nothing, so the whole call can be
+// captured in a CUDA graph.
+//
+// Batches of one and of more have kernels of their own: with one row of x, a second would only cost registers.
+#include "cuda/decode_step.cuh"
+#include "mimo/patch_decode.h"
+
+namespace mimo::cuda {
+namespace {
+
+constexpr int kBatchTile = 4;  // rows of x per pass over a weight
+
+// Cuts the workspace into buffers; with no workspace, it only counts.
+struct Buffers {
+  char* base;
+  int64_t used = 0;
+
+  template <class T>
+  T* take(int64_t count) {
+    T* buffer = base ? reinterpret_cast<T*>(base + used) : nullptr;
+    used += (count * int64_t(sizeof(T)) + 255) / 256 * 256;
+    return buffer;
+  }
+};
+
+template <class W>
+struct Plan {
+  DecodeState state{};
+  float* embedded = nullptr;
+  W *out = nullptr, *next = nullptr;
+  void* sampling = nullptr;
+  int64_t bytes;
+
+  explicit Plan(const PatchDecodeParams& p) {
+    Buffers buffers{static_cast<char*>(p.workspace)};
+    const DelayedSamplingParams& s = p.sampling;
+    const BlockShape& shape = p.shape;
+    const int64_t batch = s.batch, queries = int64_t(shape.heads) * shape.head_dim;
+    state.shape = shape;
+    state.batch = s.batch;
+    state.capacity = p.steps;
+    state.x = buffers.take<float>(batch * shape.dim);
+    state.q = buffers.take<float>(batch * queries);
+    state.attended = buffers.take<float>(batch * queries);
+    state.act = buffers.take<float>(batch * shape.ffn);
+    state.cache = buffers.take<float>(2 * p.layers * state.layer_size());
+    embedded = buffers.take<float>(p.projection ? batch * s.embed_dim : 0);
+    out = buffers.take<W>(batch * shape.dim);
+    next = buffers.take<W>(batch * s.embed_dim);
+    int64_t most = 0;
+    DelayedSamplingParams step = s;
+    for (step.step = 0; step.step < p.steps; ++step.step) {
+      const int64_t needed = delayed_sampling_workspace(step);
+      most = most < needed ? needed : most;
+    }
+    sampling = buffers.take<char>(most);
+    bytes = buffers.used;
+  }
+};
+
+template <class W>
+void launch_widen(const void* from, float* to, int64_t count, cudaStream_t stream) {
+  constexpr int kThreads = 256;
+  MIMO_LAUNCH(unsigned((count + kThreads - 1) / kThreads), kThreads, 0, stream, widen_kernel<W>)
+  (static_cast<const W*>(from), to, count);
+}
+
+template <int kBatch, class W>
+LaunchError decode(const PatchDecodeParams& p, cudaStream_t stream) {
+  const Plan<W> plan(p);
+  DecodeState state = plan.state;
+  DelayedSamplingParams sampling = p.sampling;
+  sampling.hidden = plan.out;
+  sampling.next = plan.next;
+  sampling.workspace = plan.sampling;
+  const int batch = sampling.batch, dim = p.shape.dim, embed_dim = sampling.embed_dim;
+  for (int step = 0; step < p.steps; ++step) {
+    if (step == 0) {
+      launch_widen<W>(p.hidden, state.x, int64_t(batch) * dim, stream);
+    } else if (p.projection) {
+      launch_widen<W>(plan.next, plan.embedded, int64_t(batch) * embed_dim, stream);
+      launch_product<false, kBatch, W>(p.projection, plan.embedded, embed_dim, state.x, dim, batch, stream);
+    } else {
+      launch_widen<W>(plan.next, state.x, int64_t(batch) * dim, stream);
+    }
+    state.position = step;
+    state.cos = p.cos + int64_t(step) * (p.shape.head_dim / 2);
+    state.sin = p.sin + int64_t(step) * (p.shape.head_dim / 2);
+    for (int layer = 0; layer < p.layers; ++layer) {
+      if (const LaunchError error = launch_decode_block<kBatch, W>(state, p.blocks[layer], layer, stream)) return error;
+    }
+    MIMO_LAUNCH(decode_blocks(batch), decode_block(), 0, stream, rms_norm_kernel<W>)
+    (state.x, static_cast<const W*>(p.norm), plan.out, dim, batch, p.shape.eps);
+    if (const LaunchError error = MIMO_LAUNCH_ERROR()) return error;
+    sampling.step = step;
+    if (const LaunchError error = delayed_sampling(sampling, stream)) return error;
+  }
+  return nullptr;
+}
+
+template <class W>
+LaunchError decode(const PatchDecodeParams& p, void* stream) {
+  const auto s = static_cast<cudaStream_t>(stream);
+  return p.sampling.batch == 1 ? decode<1, W>(p, s) : decode<kBatchTile, W>(p, s);
+}
+
+}  // namespace
+
+int64_t patch_decode_workspace(const PatchDecodeParams& p) {
+  return p.sampling.dtype == DType::f32 ? Plan<float>(p).bytes : Plan<__half>(p).bytes;
+}
+
+LaunchError patch_decode(const PatchDecodeParams& p, void* stream) {
+  switch (p.sampling.dtype) {
+    case DType::f16:
+      return decode<__half>(p, stream);
+    case DType::bf16:
+      return decode<__nv_bfloat16>(p, stream);
+    default:
+      return decode<float>(p, stream);
+  }
+}
+
+}  // namespace mimo::cuda

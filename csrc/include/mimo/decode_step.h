@@ -1,0 +1,27 @@
+// A Qwen2 block that decodes one position per row of a batch: its weights and sizes (MiMo-Audio report, section 2.2).
+#pragma once
+#include <cstdint>
+
+#include "mimo/dtype.h"
+
+namespace mimo {
+
+inline constexpr int kMaxDecodeHeadDim = 256;
+
+// The tensors of a block, all of one dtype (f32, f16 or bf16); D: dim, F: ffn, W: head_dim.
+struct BlockWeights {
+  const void* norm_1;                   // [D]
+  const void *q, *q_bias;               // [heads W, D], [heads W]
+  const void *k, *k_bias, *v, *v_bias;  // [kv_heads W, D], [kv_heads W]
+  const void* out;                      // [D, heads W]
+  const void* norm_2;                   // [D]
+  const void *gate, *up;                // [F, D]
+  const void* down;                     // [D, F]
+};
+
+struct BlockShape {
+  int32_t dim, heads, kv_heads, head_dim, ffn;  // kv_heads divides heads
+  float eps;                                    // of the RMS norms
+};
+
+}  // namespace mimo
