@@ -9,6 +9,7 @@ from mimo_audio_native._C import build_info  # registers torch.ops.mimo.*
 from mimo_audio_native.mel import mel_filterbank
 from mimo_audio_native.ops.delayed_sampling import delayed_sampling
 from mimo_audio_native.ops.log_mel import log_mel
+from mimo_audio_native.ops.patch_attention import patch_attention
 from mimo_audio_native.ops.patch_decode import patch_decode
 from mimo_audio_native.ops.rvq import rvq_decode, rvq_encode, rvq_quantize
 from mimo_audio_native.ops.sampling import sample
@@ -22,6 +23,7 @@ __all__ = [
     "istft",
     "log_mel",
     "mel_filterbank",
+    "patch_attention",
     "patch_decode",
     "rvq_decode",
     "rvq_encode",

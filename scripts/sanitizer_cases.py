@@ -32,6 +32,9 @@ def main() -> None:
         q, k, v = (torch.randn(12, 2, 16, device=device, dtype=dtype, requires_grad=True) for _ in range(3))
         for left, right in ((4, 2), (-1, 0), (-1, -1)):
             mn.window_attention(q, k, v, bounds, left, right, angles.cos(), angles.sin()).float().sum().backward()
+        for frames in (4, 6, 12):
+            patches = [t.view(-1, frames, 2, 16) for t in (q, k, v)]
+            mn.patch_attention(*patches, angles.cos(), angles.sin(), causal=frames == 6).float().sum().backward()
     torch.cuda.synchronize()
 
 

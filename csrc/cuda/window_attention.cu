@@ -15,13 +15,11 @@
 // Forward: online soft-max, one rescaling per chunk; bfloat16 on tensor cores (below). Backward: grad_q and delta with
 // rows as queries, then grad_k and grad_v with rows as keys; each recomputes the scores, so there are no atomics and
 // results do not vary between runs.
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <cmath>
 #include <cstring>
 #include <type_traits>
 
+#include "cuda/half.h"
 #include "cuda/launch.h"
 #include "cuda/mma.h"
 #include "mimo/window_attention.h"
@@ -43,15 +41,6 @@ struct Split {
   static constexpr int kTileElements = 2 * kTile * kWidth > kRows* kWidth ? 2 * kTile * kWidth : kRows * kWidth;
   static constexpr int kSharedBytes = (kTileElements + 2 * kTile) * int(sizeof(C));
 };
-
-__device__ __forceinline__ float widen(float x) { return x; }
-__device__ __forceinline__ double widen(double x) { return x; }
-__device__ __forceinline__ float widen(__half x) { return __half2float(x); }
-__device__ __forceinline__ float widen(__nv_bfloat16 x) { return __bfloat162float(x); }
-__device__ __forceinline__ void narrow(float x, float* to) { *to = x; }
-__device__ __forceinline__ void narrow(double x, double* to) { *to = x; }
-__device__ __forceinline__ void narrow(float x, __half* to) { *to = __float2half_rn(x); }
-__device__ __forceinline__ void narrow(float x, __nv_bfloat16* to) { *to = __float2bfloat16_rn(x); }
 
 // Rotated rows are rounded to the type of the tensor, as in the definition: tensor cores need it, and the backward pass
 // must see the scores of the forward pass.

@@ -2,20 +2,15 @@
 // mimo_audio_native/reference/window_attention.py.
 #include "mimo/window_attention.h"
 
-#include <cmath>
+#include <algorithm>
 #include <limits>
 #include <optional>
 #include <tuple>
 
-#include "common/torch_api.h"
+#include "common/attention.h"
 
 namespace mimo {
 namespace {
-
-using MaybeTensor = std::optional<Tensor>;
-
-// What the parameters point to: copies of arguments whose layout the kernels do not read.
-using Hold = std::vector<Tensor>;
 
 PackedHeads packed_heads(const Tensor& t, Hold& hold) {
   hold.push_back(t.stride(2) == 1 ? t : torch::stable::contiguous(t));
@@ -60,30 +55,6 @@ int64_t set_sequences(const char* op, const MaybeTensor& cu_seqlens, const Tenso
   return longest;
 }
 
-void set_rotary(const char* op, const MaybeTensor& cos, const MaybeTensor& sin, const Tensor& q, int64_t longest,
-                WindowAttentionParams& p, Hold& hold) {
-  MIMO_CHECK(cos.has_value() == sin.has_value(), op, ": cos and sin must be given together, got only ",
-             cos ? "cos" : "sin");
-  if (!cos) return;
-  const float** targets[] = {&p.cos, &p.sin};
-  const Tensor* tables[] = {&*cos, &*sin};
-  const char* names[] = {"cos", "sin"};
-  for (int i = 0; i < 2; ++i) {
-    const Tensor& t = *tables[i];
-    check_dim(op, names[i], t, 2, "[P, D / 2]");
-    check_dtype(op, names[i], t, {ScalarType::Float});
-    check_same_device(op, names[i], t, "q", q);
-    MIMO_CHECK(t.size(1) == p.dim / 2, op, ": ", names[i], " must be [P, D / 2 = ", p.dim / 2, "], got ", describe(t));
-    MIMO_CHECK(t.size(0) >= longest, op, ": ", names[i], " must have a row per position, at least ", longest, ", got ",
-               describe(t));
-    hold.push_back(torch::stable::contiguous(t));
-    *targets[i] = hold.back().const_data_ptr<float>();
-  }
-  MIMO_CHECK(cos->size(0) == sin->size(0), op, ": sin must have the shape of cos ", shape_text(*cos), ", got ",
-             describe(*sin));
-  p.positions = int32_t(std::min<int64_t>(cos->size(0), std::numeric_limits<int32_t>::max()));
-}
-
 int32_t window_side(const char* op, const char* name, int64_t value, int32_t rows) {
   MIMO_CHECK(value >= -1, op, ": ", name, " must be -1 (no limit) or at least 0, got ", value);
   return value < 0 ? rows : int32_t(std::min<int64_t>(value, rows));
@@ -98,8 +69,7 @@ WindowAttentionParams check(const char* op, const Tensor& q, const Tensor& k, co
   check_like(op, "k", k, q);
   check_like(op, "v", v, q);
   const int64_t dim = q.size(2);
-  MIMO_CHECK(dim >= kMinHeadDim && dim <= kMaxHeadDim && dim % 8 == 0, op, ": q must have a head width D of ",
-             kMinHeadDim, " to ", kMaxHeadDim, " in steps of 8, got ", describe(q));
+  check_head_dim(op, dim, q);
   MIMO_CHECK(q.size(0) <= (1 << 30), op, ": q must have at most 2^30 rows, got ", describe(q));
   MIMO_CHECK(q.size(1) <= 65535, op, ": q must have at most 65535 heads, got ", describe(q));
   p.rows = int32_t(q.size(0));
@@ -107,10 +77,12 @@ WindowAttentionParams check(const char* op, const Tensor& q, const Tensor& k, co
   p.dim = int32_t(dim);
   p.left = window_side(op, "left", left, p.rows);
   p.right = window_side(op, "right", right, p.rows);
-  p.scale = scale.value_or(1.0 / std::sqrt(double(dim)));
-  MIMO_CHECK(std::isfinite(p.scale), op, ": scale must be finite, got ", p.scale);
+  p.scale = score_scale(op, scale, dim);
   const int64_t longest = set_sequences(op, cu_seqlens, q, p, hold);
-  set_rotary(op, cos, sin, q, longest, p, hold);
+  const RotaryTables tables = rotary_tables(op, cos, sin, q, dim, longest, hold);
+  p.cos = tables.cos;
+  p.sin = tables.sin;
+  p.positions = int32_t(std::min<int64_t>(tables.positions, std::numeric_limits<int32_t>::max()));
   p.q = packed_heads(q, hold);
   p.k = packed_heads(k, hold);
   p.v = packed_heads(v, hold);

@@ -1,7 +1,7 @@
 """Plain-torch definitions of the native ops: what each op means, what tests and benchmarks compare against.
 
-One module per op, with the op's name. They need torch only, run on any device and dtype, and are differentiable
-wherever the native op is.
+One module per op, with the op's name, and `rotary`, which several use. They need torch only, run on any device and
+dtype, and are differentiable wherever the native op is.
 """
 
 from mimo_audio_native.reference.delayed_sampling import delayed_sampling

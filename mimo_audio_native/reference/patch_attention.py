@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mimo_audio_native.reference.window_attention import apply_rotary
+from mimo_audio_native.reference.rotary import apply_rotary
 
 
 def patch_attention(

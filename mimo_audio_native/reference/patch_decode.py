@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mimo_audio_native.reference.delayed_sampling import delayed_sampling
-from mimo_audio_native.reference.window_attention import apply_rotary
+from mimo_audio_native.reference.rotary import apply_rotary
 
 LAYER_TENSORS = 12  # per layer: norm, q, q bias, k, k bias, v, v bias, out, norm, gate, up, down
 

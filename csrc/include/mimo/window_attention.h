@@ -3,11 +3,10 @@
 #include <cstdint>
 
 #include "common/cpu_dispatch.h"
+#include "mimo/attention.h"
 #include "mimo/dtype.h"
 
 namespace mimo {
-
-inline constexpr int kMinHeadDim = 8, kMaxHeadDim = 128;
 
 // [T, H, D] with contiguous rows of D elements, for instance a slice of a fused [T, 3, H, D].
 struct PackedHeads {

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import mimo_audio_native as mn
 from mimo_audio.tokenizer.packing import cumulative
-from mimo_audio_native.reference.window_attention import apply_rotary
+from mimo_audio_native.reference.rotary import apply_rotary
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
