@@ -115,8 +115,8 @@ inline __attribute__((always_inline)) void store_narrow(BFloat16* p, Vec<float> 
   Vec<uint32_t> raw;
   std::memcpy(&raw, &v, sizeof raw);
   const Vec<uint32_t> rounded = (raw + 0x7fffu + ((raw >> 16) & 1u)) >> 16;
-  const auto finite = (raw & 0x7fffffffu) <= 0x7f800000u;
-  const HalfBits half = __builtin_convertvector(finite ? rounded : rounded * 0u + 0x7fc0u, HalfBits);
+  const auto number = (raw & 0x7fffffffu) <= 0x7f800000u;
+  const HalfBits half = __builtin_convertvector(number ? rounded : broadcast(0x7fc0u), HalfBits);
   std::memcpy(p, &half, sizeof half);
 }
 
