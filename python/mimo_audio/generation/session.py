@@ -1,0 +1,123 @@
+"""A session: a language model that reads prompts and writes groups, and remembers what it has read.
+
+The keys and values of everything read stay in a cache. A prompt that begins like what was read and written before, as
+the next turn of a dialogue does, is read from where it differs.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import mimo_audio_native as mn
+from mimo_audio.errors import GenerationError
+from mimo_audio.generation.samplers import GREEDY, Sampler
+from mimo_audio.lm import groups
+from mimo_audio.lm.model import AudioLanguageModel
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a generation ends: after `max_new` groups, or with a text id of `stop` once there are `min_new` groups.
+
+    Stop ids are not drawn before. Raises GenerationError.
+    """
+
+    max_new: int
+    min_new: int = 0
+    stop: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_new", 1), ("min_new", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise GenerationError(f"{name}: expected a number of groups >= {least}, got {value!r}")
+        if self.min_new > self.max_new:
+            raise GenerationError(f"min_new: expected at most max_new ({self.max_new}), got {self.min_new}")
+
+
+class Session:
+    """One stream of groups with a language model; not for two threads at once."""
+
+    def __init__(self, model: AudioLanguageModel) -> None:
+        self.model = model
+        self._cache = model.new_cache()
+        # What the cache holds, a row per group.
+        self._read = self._keys(torch.empty(0, 1 + model.config.audio_channels, model.config.group_size).long())
+
+    def generate(
+        self,
+        prompt_ids: Tensor,
+        limits: Limits,
+        text_sampler: Sampler = GREEDY,
+        audio_sampler: Sampler = GREEDY,
+        seed: int = 0,
+    ) -> Iterator[Tensor]:
+        """prompt_ids [1 + C, P * G] -> new groups [1 + C, G] int64 on the CPU, one by one as they are made.
+
+        Ends early where the model's context is full. The same seed gives the same groups. Raises LanguageModelError and
+        GenerationError, before anything is generated.
+        """
+        config = self.model.config
+        groups.check("prompt_ids", prompt_ids, config, self.model.special.empty, batched=False)
+        prompt = groups.split(prompt_ids.cpu().long(), config.group_size)
+        room = config.max_position_embeddings - len(prompt)
+        if room < 1:
+            raise GenerationError(
+                f"prompt_ids: expected fewer groups than the context of {config.max_position_embeddings}, "
+                f"got {len(prompt)}"
+            )
+        for token in limits.stop:
+            if not 0 <= token < config.vocab_size:
+                raise GenerationError(f"stop: expected text ids from 0 to {config.vocab_size - 1}, got {token!r}")
+        if not isinstance(seed, int) or not -(1 << 63) <= seed < 1 << 63:
+            raise GenerationError(f"seed: expected an integer of 64 bits, got {seed!r}")
+        return self._generate(prompt, min(limits.max_new, room), limits, text_sampler, audio_sampler, seed)
+
+    def _generate(
+        self, prompt: Tensor, most: int, limits: Limits, text_sampler: Sampler, audio_sampler: Sampler, seed: int
+    ) -> Iterator[Tensor]:
+        model, device = self.model, self.model.device
+        text_rows = text_sampler.rows(1, device)
+        seeds = torch.tensor([seed], device=device)
+        hidden = self._read_prompt(prompt)
+        for index in range(most):
+            with torch.no_grad():
+                offsets = torch.tensor([index], device=device)
+                logits = model.lm_head(hidden).float()
+                if index < limits.min_new:
+                    logits[:, list(limits.stop)] = -torch.inf
+                token = int(mn.sample(logits, *text_rows, seeds, offsets))
+                group = groups.text_group(token, model.config)
+                if token == model.special.empty:
+                    local_hidden = model.patch_decoder.input(hidden)
+                    group[1:] = model.patch_decode(local_hidden, audio_sampler, seeds, offsets)[0].T
+            yield group
+            if token in limits.stop and index >= limits.min_new:
+                return
+            if index + 1 < most:
+                hidden = self._run(group.unsqueeze(0))
+
+    def _read_prompt(self, prompt: Tensor) -> Tensor:
+        """Reads what of the groups [P, 1 + C, G] the cache does not hold; -> last hidden state [1, H]."""
+        keys = self._keys(prompt)
+        most = min(len(keys) - 1, len(self._read))  # the last group is run in any case: its hidden state is wanted
+        same = (keys[:most] == self._read[:most]).all(1) if most else torch.empty(0, dtype=torch.bool)
+        known = int(same.long().cumprod(0).sum())
+        self._cache.truncate(known)
+        self._read = keys[:known]
+        return self._run(prompt[known:])
+
+    @torch.no_grad()
+    def _run(self, new: Tensor) -> Tensor:
+        """Groups [N, 1 + C, G] that follow what was read; -> hidden state [1, H] of the last."""
+        embeds = self.model.embed_groups(new.unsqueeze(0).to(self.model.device))
+        hidden = self.model.backbone(embeds, cache=self._cache)
+        self._read = torch.cat([self._read, self._keys(new)])
+        return hidden[:, -1]
+
+    def _keys(self, new: Tensor) -> Tensor:
+        """Groups [N, 1 + C, G] -> [N, 1 + C * G] without what means nothing to the model."""
+        text = new[:, 0, :1]
+        return torch.cat([text, new[:, 1:].flatten(1) * (text == self.model.special.empty)], 1)

@@ -1,0 +1,110 @@
+"""The backbone: a causal Transformer over positions, each a text token or a patch (MiMo-Audio report, section 2.2)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mimo_audio.errors import LanguageModelError
+from mimo_audio.lm.cache import KeyValueCache
+from mimo_audio.lm.transformer import StackShape, Transformer, linear, rotate, widen
+
+
+class Backbone(nn.Module):
+    """Grouped-query causal attention with rotary positions; owns the text embedding."""
+
+    def __init__(self, shape: StackShape, vocab_size: int) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(vocab_size, shape.width)
+        self.transformer = Transformer(shape)
+
+    def forward(
+        self, embeds: Tensor, attention_mask: Tensor | None = None, cache: KeyValueCache | None = None
+    ) -> Tensor:
+        """embeds [B, T, H] -> hidden states [B, T, H] after the final norm.
+
+        attention_mask [B, T] bool: False at positions that nothing attends to; a row's rotary positions count the
+        others. With a cache the positions follow those in it and are added to it, without gradients; then a mask is
+        for an empty cache only and must be False at the left, True at the right. Raises LanguageModelError.
+        """
+        if cache is None:
+            return self._run(embeds, attention_mask, None)
+        with torch.no_grad():
+            return self._run(embeds, attention_mask, cache)
+
+    def _run(self, embeds: Tensor, attention_mask: Tensor | None, cache: KeyValueCache | None) -> Tensor:
+        new = embeds.shape[1]
+        past = 0 if cache is None else cache.length
+        if attention_mask is not None and attention_mask.all():
+            attention_mask = None
+        if cache is not None:
+            cache.reserve(past + new)
+            padding = cache.padding if attention_mask is None else _left_padding(attention_mask, past)
+            if padding is not None:
+                attention_mask = torch.arange(past + new, device=embeds.device) >= padding[:, None]
+        cos, sin = self._rotary(past, new, attention_mask, embeds.device)
+        visible = _visible(past, new, attention_mask, embeds.device)
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            q, k, v = rotate(q, cos, sin).transpose(1, 2), rotate(k, cos, sin).transpose(1, 2), v.transpose(1, 2)
+            if cache is not None:
+                k, v = cache.write(layer, k, v)
+            causal = visible is None
+            return F.scaled_dot_product_attention(q, k, v, visible, is_causal=causal, enable_gqa=True).transpose(1, 2)
+
+        if cache is None:
+            return self.transformer(embeds, attend)
+        hidden = self._step(embeds, cos, sin, visible, cache) if new == 1 else self.transformer(embeds, attend)
+        cache.length, cache.padding = past + new, padding
+        return hidden
+
+    def _step(self, embeds: Tensor, cos: Tensor, sin: Tensor, visible: Tensor | None, cache: KeyValueCache) -> Tensor:
+        """The Transformer for one position per row, embeds [B, 1, H], in few calls: they are what small models cost."""
+        shape, batch = self.transformer.shape, len(embeds)
+        cos, sin = cos.flatten(0, -3), sin.flatten(0, -3)  # [1 or B, 1, D]
+        x = embeds.squeeze(1)
+        for index, block in enumerate(self.transformer.blocks()):
+            norm_1, wq, bq, wk, bk, wv, bv, out, norm_2, gate, up, down = block.tensors()
+            y = F.rms_norm(x, norm_1.shape, norm_1, shape.eps)
+            q_and_k = torch.cat((linear(y, wq, bq), linear(y, wk, bk)), 1).view(batch, -1, shape.head_dim)
+            q, k = rotate(q_and_k, cos, sin).split((shape.heads, shape.kv_heads), 1)
+            v = linear(y, wv, bv).view(batch, shape.kv_heads, 1, shape.head_dim)
+            keys, values = cache.write(index, k.unsqueeze(2), v)
+            q = q.reshape(batch, shape.kv_heads, -1, shape.head_dim)  # those that share a key head: one matrix's rows
+            attended = F.scaled_dot_product_attention(q, keys, values, visible)
+            x = x + linear(attended.reshape(batch, -1), out)
+            y = F.rms_norm(x, norm_2.shape, norm_2, shape.eps)
+            x = x + linear(F.silu(linear(y, gate)) * linear(y, up), down)
+        return self.transformer.norm(x).unsqueeze(1)
+
+    def _rotary(self, past: int, new: int, mask: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Tables for `rotate` of q and k [B, T, heads, D]."""
+        end = past + new
+        cos, sin = self.transformer.rotary(1 << max(8, (end - 1).bit_length()), device)
+        if mask is None:
+            cos, sin = cos[past:end, None], sin[past:end, None]
+        else:
+            positions = (mask.long().cumsum(1) - 1).clamp(min=0)[:, past:]
+            cos, sin = cos[positions].unsqueeze(2), sin[positions].unsqueeze(2)
+        return widen(cos, sin)
+
+
+def _left_padding(mask: Tensor, past: int) -> Tensor:
+    """How many positions of each row are False; they must be its first ones, and those of an empty cache."""
+    if past or (mask[:, 1:] < mask[:, :-1]).any() or not mask[:, -1].all():
+        raise LanguageModelError(
+            "attention_mask: with a cache, expected False only at the left of every row and the cache empty, got "
+            + (f"{past} positions in the cache" if past else "another mask")
+        )
+    return (~mask).sum(1)
+
+
+def _visible(past: int, new: int, mask: Tensor | None, device: torch.device) -> Tensor | None:
+    """Which keys [B or 1, 1, T, past + T] each query attends to; None for all that are not later than it.
+
+    A query that is masked out itself attends to itself, so that nothing becomes NaN.
+    """
+    if mask is None and (new == 1 or past == 0):
+        return None
+    query, key = torch.arange(past, past + new, device=device)[:, None], torch.arange(past + new, device=device)
+    causal = key <= query
+    return causal[None, None] if mask is None else ((causal & mask[:, None]) | (key == query))[:, None]

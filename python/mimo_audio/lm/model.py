@@ -1,0 +1,214 @@
+"""AudioLanguageModel: text and audio patches in, text and audio patches out (MiMo-Audio report, section 2.2)."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from shutil import copyfile
+
+import torch
+from torch import Tensor, nn
+
+from mimo_audio import checkpoint
+from mimo_audio.errors import LanguageModelError, ModelError
+from mimo_audio.files import atomic_output
+from mimo_audio.generation.samplers import GREEDY, Sampler
+from mimo_audio.lm import groups
+from mimo_audio.lm.backbone import Backbone
+from mimo_audio.lm.cache import KeyValueCache
+from mimo_audio.lm.config import LanguageModelConfig
+from mimo_audio.lm.patch_decoder import PatchDecoder
+from mimo_audio.lm.patch_encoder import PatchEncoder, SpeechEmbeddings
+from mimo_audio.lm.transformer import Linear
+from mimo_audio.text import SpecialTokens, TextTokenizer
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+TEXT_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+)
+
+
+@dataclass(frozen=True)
+class LanguageModelOutput:
+    """What a forward pass gives for every position, each of the model's dtype."""
+
+    hidden: Tensor  # [B, T, H], after the final norm
+    text_logits: Tensor  # [B, T, V] of the next position's text token
+    local_hidden: Tensor  # [B, T, D_local], from which the patch decoder would make the next position's patch
+
+
+class AudioLanguageModel(nn.Module):
+    """Reads and writes token grids [1 + C, T * G] (see `mimo_audio.lm.groups`) of T positions.
+
+    `special` holds the ids of the special tokens; the model itself uses that of <|empty|>, the text id of patches.
+    `text_folder` is where the text tokenizer's files are, which `save_pretrained` copies.
+    """
+
+    def __init__(self, config: LanguageModelConfig, special: SpecialTokens, text_folder: Path | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.special = special
+        self.text_folder = text_folder
+        self.backbone = Backbone(config.backbone, config.vocab_size)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.backbone.embed_tokens.weight
+        self.speech_embeddings = SpeechEmbeddings(
+            config.speech_vocab_size, config.speech_zeroemb_idx, config.input_local_dim
+        )
+        self.patch_encoder = PatchEncoder(
+            config.patch_encoder, config.group_size, config.hidden_size, config.input_full_attention
+        )
+        self.patch_decoder = PatchDecoder(
+            config.patch_decoder,
+            config.hidden_size,
+            config.input_local_dim,
+            config.speech_vocab_size,
+            config.group_size,
+            config.delay_pattern,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.lm_head.weight.device
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | PathLike[str], device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    ) -> "AudioLanguageModel":
+        """Loads a folder in the released layout: config.json, safetensors (one or sharded), the text tokenizer's files.
+
+        dtype float32, bfloat16 or float16. Raises ModelError with one line that says what is wrong with the folder,
+        listing every tensor that does not fit.
+        """
+        if dtype not in DTYPES:
+            raise ModelError(f"dtype: expected {', '.join(map(str, DTYPES))}, got {dtype}")
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:  # torch built without CUDA answers with an assertion
+            raise ModelError(f"device: cannot use {device}: {str(error).splitlines()[0]}") from error
+        path = Path(folder)
+        if not (path / "config.json").is_file():
+            raise ModelError(f"no language model at {path}: missing config.json")
+        config = LanguageModelConfig.load(path / "config.json")
+        weights = checkpoint.locate(path)
+        special = TextTokenizer.load(path, config.vocab_size).special
+        try:
+            with torch.device("meta"):
+                model = cls(config, special, path)
+            checkpoint.load(model, weights, device, dtype)
+        except (RuntimeError, MemoryError) as error:
+            raise ModelError(f"{path}: cannot build a model of these sizes: {str(error).splitlines()[0]}") from error
+        return model.eval()
+
+    def save_pretrained(self, folder: str | PathLike[str], shard_bytes: int = checkpoint.SHARD_BYTES) -> None:
+        """Writes a folder that `from_pretrained` reads, each file whole or not at all. Raises OutputError.
+
+        Weights of more than `shard_bytes` are split.
+        """
+        path = Path(folder)
+        checkpoint.save_folder(self, path, shard_bytes)
+        self.config.save(path / "config.json")
+        if self.text_folder is not None and self.text_folder.resolve() != path.resolve():
+            for name in TEXT_FILES:
+                if (self.text_folder / name).is_file():
+                    with atomic_output(path / name, force=True) as partial:
+                        copyfile(self.text_folder / name, partial)
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """input_ids [B, 1 + C, T * G] -> inputs of the backbone [B, T, H]. Raises LanguageModelError."""
+        groups.check("input_ids", input_ids, self.config, self.special.empty, batched=True)
+        return self.embed_groups(groups.split(input_ids.to(self.device, torch.int64), self.config.group_size))
+
+    def embed_groups(self, grouped: Tensor) -> Tensor:
+        """`embed` of ids that are known to be good, as groups [B, T, 1 + C, G] on the model's device."""
+        text = grouped[:, :, 0, 0]
+        is_patch = text == self.special.empty
+        embeds = self.backbone.embed_tokens(text)
+        codes = grouped[:, :, 1:].transpose(2, 3)[is_patch]  # [P, G, C]
+        if len(codes) or torch.is_grad_enabled():  # in training every parameter takes part in every pass
+            patches = self.patch_encoder(self.speech_embeddings(codes))
+            embeds = embeds.masked_scatter(is_patch.unsqueeze(-1), patches.to(embeds.dtype))
+        return embeds
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> LanguageModelOutput:
+        """input_ids [B, 1 + C, T * G], attention_mask [B, T] bool (False: padding) -> outputs for every position.
+
+        Raises LanguageModelError.
+        """
+        embeds = self.embed(input_ids)
+        if attention_mask is not None:
+            _check_tensor("attention_mask", attention_mask, torch.bool, list(embeds.shape[:2]))
+            attention_mask = attention_mask.to(self.device)
+        hidden = self.backbone(embeds, attention_mask)
+        return LanguageModelOutput(hidden, self.lm_head(hidden), self.patch_decoder.input(hidden))
+
+    def patch_decode(
+        self,
+        local_hidden: Tensor,
+        sampler: Sampler | None = None,
+        seeds: Tensor | None = None,
+        offsets: Tensor | None = None,
+    ) -> Tensor:
+        """local_hidden [B, D_local] -> codes [B, G, C] int64 of a patch per row, never empty ones.
+
+        Without a sampler greedy. seeds and offsets [B] int64 (default 0): of each row's request and of the group within
+        it; the same pair draws the same codes in any batch. Raises LanguageModelError.
+        """
+        rows = len(local_hidden)
+        expected = [rows, self.config.local_dim]
+        if not local_hidden.is_floating_point() or list(local_hidden.shape) != expected:
+            raise LanguageModelError(
+                f"local_hidden: expected floating-point [batch, {expected[1]}], "
+                f"got {local_hidden.dtype} {list(local_hidden.shape)}"
+            )
+        for name, given in (("seeds", seeds), ("offsets", offsets)):
+            if given is not None:
+                _check_tensor(name, given, torch.int64, [rows])
+        zeros = torch.zeros(rows, dtype=torch.int64, device=self.device)
+        return self.patch_decoder.decode(
+            local_hidden.to(self.device, self.lm_head.weight.dtype),
+            self.speech_embeddings,
+            *(GREEDY if sampler is None else sampler).rows(rows, self.device),
+            zeros if seeds is None else seeds.to(self.device),
+            zeros if offsets is None else offsets.to(self.device),
+        )
+
+    def generate(
+        self,
+        prompt_ids: Tensor,
+        max_new: int,
+        min_new: int = 0,
+        stop: Collection[int] = (),
+        text_sampler: Sampler | None = None,
+        audio_sampler: Sampler | None = None,
+        seed: int = 0,
+    ) -> Tensor:
+        """prompt_ids [1 + C, P * G] -> the groups that follow, [1 + C, n * G] int64 on the CPU; see `generation`.
+
+        Ends after max_new groups, with a text id of `stop` once there are min_new groups, or at the end of the context.
+        """
+        from mimo_audio.generation.session import Limits, Session  # which import this module
+
+        limits = Limits(max_new, min_new, tuple(stop))
+        samplers = (text_sampler or GREEDY, audio_sampler or GREEDY)
+        return torch.cat(list(Session(self).generate(prompt_ids, limits, *samplers, seed)), 1)
+
+    def new_cache(self, batch: int = 1, capacity: int = 0) -> KeyValueCache:
+        """An empty cache for `backbone(embeds, cache=...)` with room for `capacity` positions; it grows when full."""
+        weight = self.lm_head.weight
+        limit = self.config.max_position_embeddings
+        return KeyValueCache(self.config.backbone, batch, limit, weight.dtype, weight.device, capacity)
+
+
+def _check_tensor(name: str, tensor: Tensor, dtype: torch.dtype, shape: list[int]) -> None:
+    if not isinstance(tensor, Tensor) or tensor.dtype != dtype or list(tensor.shape) != shape:
+        got = f"{tensor.dtype} {list(tensor.shape)}" if isinstance(tensor, Tensor) else type(tensor).__name__
+        raise LanguageModelError(f"{name}: expected {dtype} {shape}, got {got}")

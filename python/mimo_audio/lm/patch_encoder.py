@@ -1,0 +1,55 @@
+"""The patch encoder: codes of a patch -> one input of the backbone (MiMo-Audio report, section 2.2)."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+import mimo_audio_native as mn
+from mimo_audio.lm.transformer import Linear, StackShape, Transformer
+from mimo_audio_native import reference
+
+
+class SpeechEmbeddings(nn.ModuleList):
+    """A table per codebook, shared by patch encoder and patch decoder; empty codes embed to zero whatever it holds."""
+
+    def __init__(self, sizes: Sequence[int], empty_ids: Sequence[int], width: int) -> None:
+        super().__init__(nn.Embedding(size, width) for size in sizes)
+        self.empty_ids = tuple(empty_ids)
+        self.width = width
+
+    def tables(self) -> list[Tensor]:
+        """The tables [V_c, E]."""
+        return [table.get_parameter("weight") for table in self]
+
+    def channel(self, index: int, codes: Tensor) -> Tensor:
+        """Codes [..] of one codebook -> [.., E]."""
+        return self[index](codes).masked_fill((codes == self.empty_ids[index]).unsqueeze(-1), 0)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """codes [.., C] -> the sum over codebooks [.., E], of the tables' dtype."""
+        total = self.channel(0, codes[..., 0])
+        for index in range(1, len(self)):
+            total = total + self.channel(index, codes[..., index])
+        return total
+
+
+class PatchEncoder(nn.Module):
+    """A Transformer inside each patch, then one projection of its frames together."""
+
+    def __init__(self, shape: StackShape, group_size: int, width: int, full_attention: bool) -> None:
+        super().__init__()
+        self.causal = not full_attention
+        # The op has sizes of its own; a model may be of others, which the definition serves.
+        native = group_size <= 16 and shape.head_dim % 8 == 0 and shape.head_dim <= 128
+        self.attention = mn.patch_attention if native else reference.patch_attention
+        self.transformer = Transformer(shape)
+        self.projection = Linear(group_size * shape.width, width, bias=False)
+
+    def frames(self, embeddings: Tensor) -> Tensor:
+        """Summed code embeddings [P, G, E] -> frames that know their patch [P, G, E], after the final norm."""
+        cos, sin = self.transformer.rotary(embeddings.shape[1], embeddings.device)
+        return self.transformer(embeddings, lambda _, q, k, v: self.attention(q, k, v, cos, sin, self.causal))
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Summed code embeddings [P, G, E] -> [P, H]."""
+        return self.projection(self.frames(embeddings).flatten(1))

@@ -1,0 +1,125 @@
+"""Generation: golden tokens, what a session remembers, seeds, limits and bad input."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mimo_audio.errors import GenerationError, LanguageModelError
+from mimo_audio.generation.samplers import AUDIO, Sampler
+from mimo_audio.generation.session import Limits, Session
+from mimo_audio.lm import groups
+
+WARM = Sampler(temperature=0.8, top_p=0.95)
+
+
+def generated(session: Session, prompt: torch.Tensor, limits: Limits, *settings) -> torch.Tensor:
+    return torch.cat(list(session.generate(prompt, limits, *settings)), 1)
+
+
+def test_greedy_tokens_are_the_published_ones(golden):
+    for name, options in golden.cases.items():
+        prompt = golden.arrays[f"{name}.prompt_ids"].long()
+        most = min(options["max_new"], options.get("gmax", 1 << 20) - options["prompt_groups"])
+        limits = {"min_new": options.get("min_new", 0), "stop": options.get("stop", ())}
+        new = golden.model.generate(prompt, max(1, most), **limits)
+        assert torch.equal(new, golden.arrays[f"{name}.new_ids"].long()), name
+
+
+def test_groups_come_one_by_one(model, prompt):
+    stream = Session(model).generate(prompt, Limits(5))
+    first = next(stream)
+    assert first.shape == (9, 4)
+    assert torch.equal(torch.cat([first, *stream], 1), model.generate(prompt, 5))
+
+
+def test_seeds(model, prompt):
+    draws = [model.generate(prompt, 12, text_sampler=WARM, audio_sampler=AUDIO, seed=seed) for seed in (5, 5, 6)]
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+    patches = groups.split(draws[0], 4)
+    patches = patches[patches[:, 0, 0] == model.special.empty]
+    for channel, empty in enumerate(model.config.speech_zeroemb_idx):
+        assert (patches[:, 1 + channel] != empty).all()
+
+
+@pytest.mark.parametrize("shared", [0, 1, 20, 53, 54])
+def test_a_session_reads_only_what_is_new(model, prompt, shared, monkeypatch):
+    """The second prompt shares a beginning with the first; its answer is that of a fresh session."""
+    other = torch.cat([prompt[:, : 4 * shared], prompt.flip(1).roll(2, 1)[:, : 4 * (60 - shared)]], 1)
+    other[0, ::4] = other[0, ::4].clamp(min=0)
+    expected = generated(Session(model), other, Limits(6), WARM, AUDIO, 3)
+    session = Session(model)
+    generated(session, prompt, Limits(1))
+    lengths: list[int] = []
+    embed = model.embed_groups
+    monkeypatch.setattr(model, "embed_groups", lambda new: lengths.append(new.shape[1]) or embed(new))
+    assert torch.equal(generated(session, other, Limits(6), WARM, AUDIO, 3), expected)
+    assert lengths[0] <= 60 - min(shared, 53)  # what differs, or at least the last group
+    assert lengths[1:] == [1] * 5
+
+
+def test_the_next_turn_goes_on_from_the_answer(model, prompt, monkeypatch):
+    session = Session(model)
+    answer = generated(session, prompt, Limits(8), WARM, AUDIO, 1)
+    dialogue = torch.cat([prompt, answer, prompt[:, :40]], 1)
+    expected = model.generate(dialogue, 4)
+    lengths: list[int] = []
+    embed = model.embed_groups
+    monkeypatch.setattr(model, "embed_groups", lambda new: lengths.append(new.shape[1]) or embed(new))
+    assert torch.equal(generated(session, dialogue, Limits(4)), expected)
+    assert lengths[0] == 1 + 10  # the last group of the answer was not read yet, the rest of the turn
+
+
+def test_what_means_nothing_does_not_count_as_different(model, prompt):
+    session = Session(model)
+    generated(session, prompt, Limits(1))
+    noisy = prompt.clone()
+    noisy[0].view(-1, 4)[:, 1:] = 7  # text columns beside the first of a group
+    is_text = (noisy[0, ::4] != model.special.empty).repeat_interleave(4)
+    noisy[1:, is_text] = 0  # codes beside a text token
+    assert torch.equal(generated(session, noisy, Limits(3)), model.generate(prompt, 3))
+    assert torch.equal(session._keys(groups.split(noisy, 4)), session._keys(groups.split(prompt, 4)))
+
+
+def test_stop_and_least_length(model, prompt):
+    free = model.generate(prompt, 10)[0, ::4].tolist()
+    stop = free[4]
+    assert model.generate(prompt, 10, stop=(stop,))[0, ::4].tolist() == free[: free.index(stop) + 1]
+    longer = model.generate(prompt, 10, min_new=8, stop=(stop,))[0, ::4].tolist()
+    assert stop not in longer[:8]
+    assert len(longer) >= 9
+
+
+def test_an_error_leaves_the_session_usable(model, prompt):
+    session = Session(model)
+    expected = model.generate(prompt, 3)
+    stream = session.generate(prompt, Limits(9))
+    next(stream)
+    stream.close()
+    with pytest.raises(LanguageModelError):
+        session.generate(prompt[:, :-1], Limits(3))
+    assert torch.equal(generated(session, prompt, Limits(3)), expected)
+
+
+def test_the_context_ends_generation(model, prompt, monkeypatch):
+    monkeypatch.setattr(model, "config", replace(model.config, max_position_embeddings=56))
+    assert model.generate(prompt, 40).shape == (9, 2 * 4)
+    with pytest.raises(GenerationError, match=r"^prompt_ids: expected fewer groups than the context of 56, got 56"):
+        model.generate(torch.cat([prompt, prompt[:, :8]], 1), 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_new": 0}, "max_new: expected a number of groups >= 1, got 0"),
+        ({"max_new": 2.0}, "max_new: expected a number of groups >= 1, got 2.0"),
+        ({"max_new": 2, "min_new": 3}, r"min_new: expected at most max_new \(2\), got 3"),
+        ({"max_new": 2, "stop": (704,)}, "stop: expected text ids from 0 to 703, got 704"),
+        ({"max_new": 2, "seed": 1 << 63}, "seed: expected an integer of 64 bits"),
+        ({"max_new": 2, "seed": 0.5}, "seed: expected an integer of 64 bits, got 0.5"),
+    ],
+)
+def test_bad_settings(model, prompt, settings, message):
+    with pytest.raises(GenerationError, match=f"^{message}"):
+        model.generate(prompt, **settings)
