@@ -1,1 +1,19 @@
-"""MiMo-Audio at native speed: models, training, evaluation and command line; the ops are `mimo_audio_native`."""
+"""MiMo-Audio at native speed: models, training, evaluation and command line; the ops are `mimo_audio_native`.
+
+`mimo_audio.load` gives a model for every task, a `MimoAudio`. Importing the package alone loads nothing heavy.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mimo_audio.model import MimoAudio, load
+
+__all__ = ["MimoAudio", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from mimo_audio import model
+
+    return getattr(model, name)

@@ -1,7 +1,8 @@
 """A tiny tokenizer with random weights in the released layout, sounds, and the command line called in this process."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 import soundfile
 import torch
 
+import mimo_audio
+from mimo_audio import MimoAudio
 from mimo_audio.cli import main
 from mimo_audio.config import TokenizerConfig
 from mimo_audio.tokenizer import AudioTokenizer
@@ -21,6 +24,9 @@ CONFIG = TokenizerConfig(
     num_quantizers=3, codebook_size=(32, 16), n_mels=20,
     encoder_attn_window_size=(32, 32), decoder_attn_window_size=(64, 0),
 )  # fmt: skip
+
+GOLDEN = Path(os.environ.get("MIMO_GOLDEN", Path(__file__).parents[1] / "golden"))
+LANGUAGE_MODEL = GOLDEN / "ckpt" / "A_lm_s0"
 
 
 def save_tokenizer(folder: Path, seed: int, config: TokenizerConfig = CONFIG) -> Path:
@@ -81,3 +87,31 @@ def mimo(capfd: pytest.CaptureFixture[str], model: Path) -> Callable[..., Run]:
         return Run(status, captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny tokenizer with codebooks for the language model."""
+    config = replace(CONFIG, num_quantizers=8, codebook_size=(1024, 1024, 128))
+    return save_tokenizer(tmp_path_factory.mktemp("models") / "for_language", seed=0, config=config)
+
+
+@pytest.fixture(scope="session")
+def whole_model(tokenizer: Path) -> MimoAudio:
+    """What `ask` loads, by the API."""
+    return mimo_audio.load(LANGUAGE_MODEL, tokenizer, device="cpu")
+
+
+@pytest.fixture
+def ask(mimo: Callable[..., Run], tokenizer: Path) -> Callable[..., Run]:
+    """Calls a task of the small golden language model."""
+    return lambda *arguments: mimo(*arguments, "--model", LANGUAGE_MODEL, "--tokenizer", tokenizer)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """More of them only wait for each other on models this small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ("encode", "decode", "roundtrip", "demo", "info")
+TASKS = ("tts", "asr", "chat", "understand", "continue", "convert")
+COMMANDS = (*TASKS, "encode", "decode", "roundtrip", "demo", "info")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -24,11 +25,20 @@ def test_help_lists_the_commands(mimo) -> None:
     assert {line.split()[0] for line in run.out.splitlines() if line.startswith("    ")} >= set(COMMANDS)
 
 
-def test_help_does_not_import_torch() -> None:
+@pytest.mark.parametrize("command", TASKS)
+def test_tasks_have_the_same_options(mimo, command: str) -> None:
+    words = mimo(command, "--help").out
+    for option in ("--tokenizer", "--device", "--dtype", "--seed", "--temperature", "--top-k", "--max-new", "--json"):
+        assert option in words
+    assert ("--audio-top-p" in words) == (command not in ("asr", "understand"))
+
+
+@pytest.mark.parametrize("command", ["roundtrip", "chat"])
+def test_help_does_not_import_torch(command: str) -> None:
     """The answer is immediate because nothing heavy is loaded."""
     code = (
         "import sys; from mimo_audio.cli import main\n"
-        "try: main(['roundtrip', '--help'])\n"
+        f"try: main(['{command}', '--help'])\n"
         "except SystemExit: pass\n"
         "sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'mimo_audio_native')))"
     )
@@ -37,7 +47,24 @@ def test_help_does_not_import_torch() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["", "sing", "encode in.wav", "encode a b --n-q 0", "encode a b --n-q x", "info --device tpu", "info --dtype int8"],
+    [
+        "",
+        "sing",
+        "encode in.wav",
+        "encode a b --n-q 0",
+        "encode a b --n-q x",
+        "info --device tpu",
+        "info --dtype int8",
+        "tts hello",
+        "tts a -o b.wav --style c --freeform",
+        "asr a --language fr",
+        "asr a --max-new 0",
+        "asr a --seed x",
+        "understand a",
+        "continue a",
+        "convert a -o b.wav --example c d",
+        "chat a --temperature warm",
+    ],
 )
 def test_wrong_usage(mimo, line: str) -> None:
     run = mimo(*line.split())

@@ -317,4 +317,4 @@ def test_huge_sizes(refuses, wav: Path, model: Path, tmp_path: Path, name: str) 
 
 def test_no_gpu(refuses, wav: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert "--device cuda" in refuses("encode", wav, tmp_path / "out.tokens", "--device", "cuda")
+    assert "device cuda: torch finds no GPU" in refuses("encode", wav, tmp_path / "out.tokens", "--device", "cuda")

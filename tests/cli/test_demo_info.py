@@ -11,6 +11,8 @@ from matplotlib.image import imread
 from mimo_audio.cli.batch import Job, plan
 from mimo_audio.tokens_file import read_tokens
 
+from .conftest import LANGUAGE_MODEL
+
 CLIPS = ("sentence", "digits")
 KINDS = ("original.wav", "decoded.wav", "tokens", "png")
 
@@ -82,6 +84,18 @@ def test_info(mimo, model: Path) -> None:
     assert facts["codebooks"] == "32-16-16"
     assert facts["tokens"] == "25 frames/s, 0.33 kbit/s"
     assert facts.keys() >= {"python", "torch", "native version", "gpu", "device used", "parameters", "fingerprint"}
+
+
+def test_info_of_a_language_model(mimo) -> None:
+    run = mimo("info", "--model", LANGUAGE_MODEL)
+    assert run.status == 0
+    facts = dict(line.split("  ", 1) for line in run.out.splitlines())
+    facts = {name.strip(): value.strip() for name, value in facts.items()}
+    assert facts["kind"] == "language model"
+    assert facts["parameters"] == "0.5 million, of these patch encoder 0.0, patch decoder 0.1"
+    assert facts["layers"] == "3, patch encoder 2, patch decoder 3"
+    assert facts["vocabulary"] == "704 rows, 651 tokens"
+    assert facts["context"] == "8192 text tokens and patches, 1311 s of speech"
 
 
 def test_plan_of_a_file_is_one_job(wav: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from keyword import iskeyword
 from types import FrameType
 
 from mimo_audio.cli.arguments import build_parser
@@ -21,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
         with _termination_as_interrupt():
-            return import_module(f"mimo_audio.cli.{arguments.command}").run(arguments)
+            module = arguments.command + "_" * iskeyword(arguments.command)
+            return import_module(f"mimo_audio.cli.{module}").run(arguments)
     except MimoError as error:
         print("mimo-audio:", one_line(str(error)), file=sys.stderr)
         return BAD_INPUT

@@ -75,13 +75,19 @@ def plan(source: Path, target: Path, suffixes: Collection[str], target_suffix: s
     ]
 
 
+def check_distinct(target: Path, *sources: Path) -> None:
+    """Raises OutputError if the target is one of the sources, under whatever name."""
+    for source in sources:
+        if os.path.exists(target) and os.path.exists(source) and os.path.samefile(target, source):
+            raise OutputError(f"{target}: expected an output other than the input")
+
+
 def run(jobs: list[Job], is_folder: bool, force: bool, work: Callable[[Job], Result]) -> Outcome[Result]:
     """Does `work` for every job. A single file's MimoError is raised; a folder's are collected and the rest goes on."""
     outcome: Outcome[Result] = Outcome([], [])
     for job in tqdm(jobs, unit="file", disable=None if is_folder else True):
         try:
-            if os.path.exists(job.target) and os.path.samefile(job.target, job.source):
-                raise OutputError(f"{job.target}: expected an output other than the input")
+            check_distinct(job.target, job.source)
             check_output(job.target, force)
             outcome.results.append(work(job))
         except MimoError as error:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-import mimo_audio_native as mn
 from mimo_audio import audio
-from mimo_audio.errors import CodesError, MimoError
+from mimo_audio.device import choose_device, choose_dtype
+from mimo_audio.errors import CodesError
 from mimo_audio.tokenizer import AudioTokenizer
 from mimo_audio.tokenizer.model import SEGMENT_CODE_FRAMES
 from mimo_audio.tokens_file import Tokens, fingerprint
@@ -129,21 +129,9 @@ class Codec:
 def load(arguments: Namespace) -> Codec:
     """The codec that --model, --device, --dtype and --n-q describe. Raises MimoError."""
     device = choose_device(arguments.device)
-    dtype = arguments.dtype or ("bfloat16" if device == "cuda" else "float32")
-    tokenizer = AudioTokenizer.from_pretrained(arguments.model, device, getattr(torch, dtype))
+    dtype = choose_dtype(arguments.dtype and getattr(torch, arguments.dtype), device)
+    tokenizer = AudioTokenizer.from_pretrained(arguments.model, device, dtype)
     return Codec(tokenizer, Path(arguments.model).resolve().name, getattr(arguments, "n_q", None))
-
-
-def choose_device(device: str) -> str:
-    """The device that --device means here: cpu, or cuda if torch and the native ops both have it. Raises MimoError."""
-    lacking = None
-    if not torch.cuda.is_available():
-        lacking = "torch finds no GPU"
-    elif mn.build_info()["cuda"] is None:
-        lacking = "the native ops were built without CUDA"
-    if device == "cuda" and lacking:
-        raise MimoError(f"--device cuda: {lacking}")
-    return "cpu" if device == "cpu" or lacking else "cuda"
 
 
 def read_blocks(path: Path, sample_rate: int) -> Iterator[Tensor]:

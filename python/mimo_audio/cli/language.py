@@ -1,0 +1,121 @@
+"""What the tasks of the language model share: loading it, recordings, options, progress, and what is printed."""
+
+import json
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from mimo_audio import audio, model
+from mimo_audio.cli import batch
+from mimo_audio.cli.codec import progress, read_blocks
+from mimo_audio.errors import AudioError
+from mimo_audio.files import check_output
+from mimo_audio.model import MimoAudio
+from mimo_audio.options import Options
+from mimo_audio.results import Answer, Speech, Stats
+
+
+class Assistant:
+    """A loaded model and the options of this command; `seconds_read` is the length of all recordings read so far."""
+
+    def __init__(self, arguments: Namespace) -> None:
+        self.arguments = arguments
+        dtype = arguments.dtype and getattr(torch, arguments.dtype)
+        self.model: MimoAudio = model.load(arguments.model, arguments.tokenizer, arguments.device, dtype)
+        self.seconds_read = 0.0
+        self.start = time.perf_counter()
+
+    def restart(self) -> None:
+        """Sets the clock and `seconds_read` to zero, for a result of its own."""
+        self.start, self.seconds_read = time.perf_counter(), 0.0
+
+    def read(self, path: Path) -> Tensor:
+        """The codes of an audio file. Raises AudioError, with its name."""
+        rate = self.model.sample_rate
+
+        def counted(blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+            for block in blocks:
+                self.seconds_read += len(block) / rate
+                yield block
+
+        try:
+            return self.model.encode_blocks(counted(progress("read", read_blocks(path, rate), rate)))
+        except AudioError as error:
+            raise AudioError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+
+    @contextmanager
+    def options(self, title: str, on_text: Callable[[str], object] | None = None) -> Iterator[Options]:
+        """The options given, and a bar meanwhile: of text if there is no speech, or on_text shows it itself."""
+        given = {name: getattr(self.arguments, name, None) for name in Options.__annotations__}
+        speech = hasattr(self.arguments, "max_seconds") and getattr(self.arguments, "speech", True)
+        frame_rate = self.model.audio_tokenizer.config.frame_rate
+        total, unit = (self.arguments.max_seconds, "s") if speech else (None, "char")
+        hidden = True if on_text else None
+        with tqdm(desc=title, total=total, unit=unit, leave=False, disable=hidden, delay=2) as bar:
+            shown: Options = {
+                "on_text": on_text or (None if speech else lambda piece: bar.update(len(piece))),
+                "on_patch": (lambda codes: bar.update(codes.shape[1] / frame_rate)) if speech else None,
+            }
+            yield Options(**{**given, **shown})  # type: ignore[typeddict-item]
+
+    def record(self, stats: Stats, seconds: float) -> dict[str, Any]:
+        """Sizes and times of a result that stands for so many seconds of sound, for --json; says if it was cut off."""
+        passed = time.perf_counter() - self.start
+        if not stats.ended and self.arguments.max_new is None and getattr(self.arguments, "max_seconds", None) is None:
+            print("mimo-audio: cut off, the model's context is full", file=sys.stderr)
+        record = {
+            "prompt": stats.prompt,
+            "text_tokens": stats.text,
+            "patches": stats.patches,
+            "ended": stats.ended,
+            "seconds": round(passed, 3),
+            "seconds_generating": round(stats.seconds, 3),
+        }
+        return record | ({"real_time_factor": round(passed / seconds, 3)} if seconds else {})
+
+    def deliver(self, speech: Speech) -> int:
+        """Writes speech to --output, prints it for --json, and returns the exit status."""
+        arguments = self.arguments
+        speech.save(arguments.output, arguments.force)
+        record = {"output": str(arguments.output), "text": speech.text, "duration": round(speech.duration, 3)}
+        if speech.thought is not None:
+            record["thought"] = speech.thought
+        record |= self.record(speech.stats, speech.duration)
+        if arguments.json:
+            print_json(record)
+        return 0
+
+
+def check_speech_output(arguments: Namespace, *inputs: Path | None) -> None:
+    """Raises MimoError unless --output can be written and is none of the inputs; meant for before long work."""
+    audio.check_writable_format(arguments.output)
+    batch.check_distinct(arguments.output, *filter(None, inputs))
+    check_output(arguments.output, arguments.force)
+
+
+def print_json(record: dict[str, Any]) -> None:
+    """One line."""
+    print(json.dumps(record), flush=True)
+
+
+def print_answer(answer: Answer) -> None:
+    """The answer on stdout, and on stderr the thought if there is one."""
+    if answer.thought is not None:
+        print_text(answer.thought, thought=True)
+    print_text(answer.text)
+
+
+def print_text(text: str, end: str = "\n", thought: bool = False) -> None:
+    """Text of a model on stdout (a thought on stderr), without characters that would act on a terminal."""
+    file = sys.stderr if thought else sys.stdout
+    shown = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+    encoding = file.encoding or "utf-8"
+    print(shown.encode(encoding, "replace").decode(encoding), end=end, file=file, flush=True)
