@@ -66,7 +66,7 @@ class StepByStep:
         groups = ids.view(len(ids), -1, config.group_size)
         text = groups[0, :, 0]
         is_audio = text == self.empty
-        x = torch.zeros(*groups.shape[1:], config.input_local_dim, dtype=self.weights["lm_head.weight"].dtype)
+        x = self.weights["lm_head.weight"].new_zeros(*groups.shape[1:], config.input_local_dim)
         for channel, empty in enumerate(config.speech_zeroemb_idx):
             codes = groups[1 + channel]
             x += F.embedding(codes, self.weights[f"speech_embeddings.{channel}.weight"]) * (codes != empty)[..., None]
@@ -79,12 +79,12 @@ class StepByStep:
     def patch(self, hidden: Tensor) -> Tensor:
         """hidden [1, H] -> codes [G, C], step by step."""
         config = self.config
-        tokens = torch.zeros(config.group_size, config.audio_channels, dtype=torch.int64)
+        tokens = torch.zeros(config.group_size, config.audio_channels, dtype=torch.int64, device=hidden.device)
         x = self.linear("hidden_states_downcast", hidden)[:, None]
         cache: Cache = []
         for step in range(config.patch_steps):
             state = self.stack("local_transformer", config.patch_decoder, x, cache, True)[:, -1]
-            x = torch.zeros(1, 1, config.input_local_dim, dtype=x.dtype)
+            x = x.new_zeros(1, 1, config.input_local_dim)
             for channel, delay in enumerate(config.delay_pattern):
                 if not delay <= step < delay + config.group_size:
                     continue
@@ -106,7 +106,7 @@ class StepByStep:
     def generate(self, prompt_ids: Tensor, max_new: int) -> Tensor:
         """prompt_ids [1 + C, P * G] -> [1 + C, max_new * G]."""
         config, groups = self.config, []
-        empty = torch.tensor(config.speech_zeroemb_idx)[:, None].expand(-1, config.group_size)
+        empty = torch.tensor(config.speech_zeroemb_idx, device=prompt_ids.device)[:, None].expand(-1, config.group_size)
         hidden, cache = self.prefill(prompt_ids)
         for _ in range(max_new):
             text = self.linear("lm_head", hidden).argmax(-1)

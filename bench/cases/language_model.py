@@ -75,14 +75,16 @@ def _cases(name: str, config: LanguageModelConfig, device: str, dtype: torch.dty
         generator = torch.Generator().manual_seed(0)
         frames = PROMPT_PATCHES * config.group_size
         codes = [torch.randint(size - 1, (frames,), generator=generator) for size in config.speech_vocab_size]
-        return torch.stack([torch.full((frames,), SPECIAL.empty), *codes])
+        return torch.stack([torch.full((frames,), SPECIAL.empty), *codes]).to(device)
 
     def same_ids(native: Tensor, plain: Tensor) -> None:
-        assert torch.equal(native.cpu(), plain.cpu()), "greedy tokens differ"
+        assert native.shape == plain.shape
+        if dtype == torch.float32:  # narrower types round differently step by step, and one token changes all after it
+            assert torch.equal(native.cpu(), plain.cpu()), "greedy tokens differ"
 
     def same_hidden(native: Tensor, plain: Tensor) -> None:
-        error = (native - plain).abs().max().item()
-        assert error < (1e-4 if dtype == torch.float32 else 0.1), f"largest error {error:.1e}"
+        error = (native - plain).float().square().mean().sqrt().item()
+        assert error < (1e-5 if dtype == torch.float32 else 0.05), f"root mean square error {error:.1e}"
 
     @torch.no_grad()
     def prefill() -> Tensor:

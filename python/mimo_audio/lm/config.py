@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 PER_CHANNEL = ("speech_vocab_size", "speech_zeroemb_idx", "delay_pattern")
-LARGEST_VOCABULARY, LONGEST_DELAY, LARGEST_GROUP = 65536, 1000, 1000
+LARGEST_VOCABULARY = 65536
+MOST_CHANNELS, MOST_STEPS, WIDEST_HEAD = 32, 1024, 256  # of the patch_decode op
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,10 +126,13 @@ class LanguageModelConfig(ReleasedConfig):
                 f"speech_zeroemb_idx {_dashed(self.speech_zeroemb_idx)} must lie below "
                 f"speech_vocab_size {_dashed(self.speech_vocab_size)}"
             )
-        if max(self.delay_pattern) > LONGEST_DELAY:
-            problems.append(f"delay_pattern must be from 0 to {LONGEST_DELAY}, got {_dashed(self.delay_pattern)}")
-        if self.group_size > LARGEST_GROUP:
-            problems.append(f"group_size must be from 1 to {LARGEST_GROUP}, got {self.group_size}")
+        if self.audio_channels > MOST_CHANNELS:
+            problems.append(f"audio_channels must be from 1 to {MOST_CHANNELS}, got {self.audio_channels}")
+        if self.patch_steps > MOST_STEPS:
+            problems.append(
+                f"group_size {self.group_size} and the largest of delay_pattern {max(self.delay_pattern)} must be "
+                f"{MOST_STEPS} steps at most together"
+            )
         if self.num_attention_heads % self.num_key_value_heads:
             problems.append(
                 f"num_attention_heads {self.num_attention_heads} must be a multiple of "
@@ -141,6 +145,11 @@ class LanguageModelConfig(ReleasedConfig):
             for name, width in (("local_dim", self.local_dim), ("input_local_dim", self.input_local_dim))
             if width % (2 * self.local_attn_heads)
         ]
+        if self.local_dim > WIDEST_HEAD * self.local_attn_heads:
+            problems.append(
+                f"local_dim {self.local_dim} must give local_attn_heads {self.local_attn_heads} a width of "
+                f"{WIDEST_HEAD} at most"
+            )
         return problems
 
 
