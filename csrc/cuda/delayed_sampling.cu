@@ -1,6 +1,6 @@
 // delayed_sampling on CUDA, three launches:
 //   logits_kernel  a warp owns one row of one active head; its lanes read 16 bytes each, next to each other, and keep
-//                  sums for kBatch rows of hidden, so the weights leave memory once per kBatch rows
+//                  sums for kBatch rows of hidden, so that a weight is read once per kBatch rows
 //   draw_kernel    a block per row and active codebook (cuda/sampling.cuh) writes the token
 //   embed_kernel   adds up the tokens' embeddings in codebook order
 // A lane's sum runs over d in steps that D alone fixes: a row's logits do not depend on its batch.
@@ -27,7 +27,7 @@ struct ActiveCodebooks {
   }
 };
 
-constexpr int kWarps = 8, kBatch = 8, kSampleThreads = 256;
+constexpr int kWarps = 8, kSampleThreads = 256;
 
 template <class T>
 struct alignas(16) Chunk {
@@ -35,7 +35,7 @@ struct alignas(16) Chunk {
   T values[kCount];
 };
 
-template <class T, bool kAligned>
+template <class T, bool kAligned, int kBatch>
 __global__ void __launch_bounds__(32 * kWarps)
     logits_kernel(DelayedSamplingParams p, ActiveCodebooks active, float* logits) {
   const int at = int(blockIdx.x) * kWarps + int(threadIdx.y), lane = int(threadIdx.x);
@@ -50,11 +50,12 @@ __global__ void __launch_bounds__(32 * kWarps)
     float sum[kBatch] = {};
     if constexpr (kAligned) {
       constexpr int n = Chunk<T>::kCount;
+#pragma unroll 4
       for (int d = lane * n; d < dim; d += 32 * n) {
         const auto w = *reinterpret_cast<const Chunk<T>*>(weight + d);
 #pragma unroll
         for (int b = 0; b < kBatch; ++b) {
-          if (b >= rows) break;
+          if (b >= rows) continue;
           const auto x = *reinterpret_cast<const Chunk<T>*>(hidden + int64_t(b) * dim + d);
           for (int j = 0; j < n; ++j) sum[b] += widen(w.values[j]) * widen(x.values[j]);
         }
@@ -86,8 +87,8 @@ __global__ void __launch_bounds__(kSampleThreads)
   const double uniform =
       philox_uniform(uint64_t(how.seeds[b]), uint64_t(how.offsets[b]), uint32_t(1 + frame * p.channels + c));
   RowSampler<kSampleThreads> sampler(shared);
-  const int token = sampler.sample([=](int k) { return k == empty ? __int_as_float(int(0xff800000u)) : row[k]; },
-                                   p.vocabulary[c], how.temperature[b], how.top_k[b], how.top_p[b], uniform);
+  const int token = sampler.sample([=](int k) { return k == empty ? kNone : row[k]; }, p.vocabulary[c],
+                                   how.temperature[b], how.top_k[b], how.top_p[b], uniform);
   if (threadIdx.x == 0) p.tokens[(int64_t(b) * p.group_size + frame) * p.channels + c] = token;
 }
 
@@ -114,10 +115,13 @@ LaunchError step(const DelayedSamplingParams& p, cudaStream_t stream) {
     bool chunks = p.dim % Chunk<T>::kCount == 0 && aligned(p.hidden);
     for (int i = 0; i < active.count; ++i) chunks = chunks && aligned(p.heads[active.channel[i]]);
     const unsigned blocks = unsigned((active.width + kWarps - 1) / kWarps);
-    if (chunks) {
-      MIMO_LAUNCH(blocks, dim3(32, kWarps), 0, stream, logits_kernel<T, true>)(p, active, logits);
+    const dim3 block(32, kWarps);
+    if (!chunks) {
+      MIMO_LAUNCH(blocks, block, 0, stream, logits_kernel<T, false, 8>)(p, active, logits);
+    } else if (p.batch == 1) {
+      MIMO_LAUNCH(blocks, block, 0, stream, logits_kernel<T, true, 1>)(p, active, logits);
     } else {
-      MIMO_LAUNCH(blocks, dim3(32, kWarps), 0, stream, logits_kernel<T, false>)(p, active, logits);
+      MIMO_LAUNCH(blocks, block, 0, stream, logits_kernel<T, true, 8>)(p, active, logits);
     }
     MIMO_LAUNCH(dim3(unsigned(active.count), unsigned(p.batch)), kSampleThreads, 0, stream, draw_kernel)
     (p, active, logits);

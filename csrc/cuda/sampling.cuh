@@ -19,7 +19,7 @@ namespace mimo::cuda {
 
 using Mass = unsigned long long;
 inline constexpr float kOneMass = 0x1p39f;  // times kMaxVocabulary still below 2^64
-inline constexpr float kLowestScore = -3.402823466e38f;
+inline constexpr float kLowestScore = -3.402823466e38f, kNone = -__builtin_inff();
 inline constexpr int kThresholds = 8, kCandidates = 2048;
 
 template <int kThreads>
@@ -31,7 +31,7 @@ class RowSampler {
   struct Shared {
     float candidates[kCandidates];
     Mass partial[kWarps][kThresholds], sums[kThresholds];
-    float least[kWarps], most[kWarps];
+    float least[kWarps], most[kWarps], maxima[kThreads];
     int gathered;
   };
 
@@ -47,17 +47,22 @@ class RowSampler {
     const auto score = [=](int i) { return logit(i) / divisor; };
     float least, largest;
     extremes(score, count, least, largest);
-    if (temperature == 0) return pick([=](int i) { return Mass(score(i) == largest); }, count, 0);
+    if (temperature == 0) return pick(score, [=](int, float s) { return Mass(s == largest); }, count, 0);
 
     float cut = kLowestScore;  // entries below it are removed
     if (top_k > 0 && top_k < count) {
       const auto one = [](float) { return Mass(1); };
+      if (top_k <= kThreads) {  // the top_k-th largest of the threads' maxima is not above that of all entries
+        const auto maximum = [this](int i) { return shared.maxima[i]; };
+        const Cut bound = select(maximum, one, kThreads, Mass(top_k), least, largest);
+        if (bound.above + bound.equal >= Mass(top_k)) least = bound.score;
+      }
       cut = select(score, one, count, Mass(top_k), least, largest).score;
     }
     const auto mass = [=](float s) { return s >= cut ? Mass(rintf(expf(s - largest) * kOneMass)) : Mass(0); };
     Mass total = sum(score, mass, count);
     if (!(top_p > 0 && top_p < 1)) {
-      return pick([=](int i) { return mass(score(i)); }, count, goal_of(uniform, total));
+      return pick(score, [=](int, float s) { return mass(s); }, count, goal_of(uniform, total));
     }
 
     const Mass target = Mass(ceil(double(top_p) * double(total)));
@@ -65,22 +70,21 @@ class RowSampler {
     const float fall = logf((1 - top_p) * (float(total) / kOneMass) / float(count));
     const float low = fmaxf(cut, largest + fall - 1e-3f - 1e-6f * fabsf(largest));
     const Cut nucleus = select(score, mass, count, target, low, largest);
-    const Mass each = mass(nucleus.score);
+    const Mass weight = mass(nucleus.score);
     int first = 0;  // of the entries equal to nucleus.score, the first that stays
     if (nucleus.equal > 1) {
-      Mass needed = target > nucleus.above ? (target - nucleus.above + each - 1) / each : 1;
+      Mass needed = target > nucleus.above ? (target - nucleus.above + weight - 1) / weight : 1;
       needed = needed < 1 ? 1 : needed;
       if (needed < nucleus.equal) {
-        first = pick([=](int i) { return Mass(score(i) == nucleus.score); }, count, nucleus.equal - needed);
-        total = nucleus.above + needed * each;
+        first = pick(score, [=](int, float s) { return Mass(s == nucleus.score); }, count, nucleus.equal - needed);
+        total = nucleus.above + needed * weight;
       }
     }
-    const auto kept = [=](int i) {
-      const float s = score(i);
+    const auto kept = [=](int i, float s) {
       return s > nucleus.score || (s == nucleus.score && i >= first) ? mass(s) : Mass(0);
     };
-    if (first == 0) total = nucleus.above + nucleus.equal * each;
-    return pick(kept, count, goal_of(uniform, total));
+    if (first == 0) total = nucleus.above + nucleus.equal * weight;
+    return pick(score, kept, count, goal_of(uniform, total));
   }
 
  private:
@@ -93,6 +97,22 @@ class RowSampler {
   static __device__ Mass goal_of(double uniform, Mass total) {
     const Mass goal = Mass(uniform * double(total));
     return goal < total ? goal : total - 1;
+  }
+
+  // body(i, score(i)) for i = first, first + stride, .. below end. The scores are read several at a time: their way
+  // from the L2 cache is long, and a block has few warps to hide it behind.
+  template <class Score, class Body>
+  static __device__ __forceinline__ void each(Score score, int first, int end, int stride, Body body) {
+    constexpr int kAhead = 8;
+    for (int i = first; i < end; i += kAhead * stride) {
+      float s[kAhead];
+#pragma unroll
+      for (int j = 0; j < kAhead; ++j) s[j] = i + j * stride < end ? score(i + j * stride) : 0;
+#pragma unroll
+      for (int j = 0; j < kAhead; ++j) {
+        if (i + j * stride < end) body(i + j * stride, s[j]);
+      }
+    }
   }
 
   // x[j] of all threads added up, in every thread.
@@ -130,24 +150,24 @@ class RowSampler {
   __device__ void extremes(Score score, int count, float& least, float& largest) {
     least = -kLowestScore, largest = kLowestScore;
     bool any = false;
-    for (int i = thread; i < count; i += kThreads) {
-      const float s = score(i);
+    each(score, thread, count, kThreads, [&](int, float s) {
       MIMO_DEVICE_CHECK(s <= -kLowestScore);  // neither NaN nor +inf
-      if (s < kLowestScore) continue;
+      if (s < kLowestScore) return;
       any = true;
       least = fminf(least, s);
       largest = fmaxf(largest, s);
-    }
+    });
     Mass finite[1] = {Mass(any)};
     add_up(finite);
     MIMO_DEVICE_CHECK(finite[0] > 0);
+    shared.maxima[thread] = any ? largest : kNone;
     spread(least, largest);
   }
 
   template <class Score, class Weight>
   __device__ Mass sum(Score score, Weight weight, int count) {
     Mass total[1] = {};
-    for (int i = thread; i < count; i += kThreads) total[0] += weight(score(i));
+    each(score, thread, count, kThreads, [&](int, float s) { total[0] += weight(s); });
     add_up(total);
     return total[0];
   }
@@ -165,12 +185,11 @@ class RowSampler {
         thresholds[j] = j + 1 < kThresholds ? fminf(fmaxf(low * (1 - part) + high * part, low), high) : high;
       }
       Mass mass[kThresholds] = {};
-      for (int i = thread; i < count; i += kThreads) {
-        const float s = at(i);
-        if (!(s >= low && s <= high)) continue;
+      each(at, thread, count, kThreads, [&](int, float s) {
+        if (!(s >= low && s <= high)) return;
         const Mass w = weight(s);
         for (int j = 0; j < kThresholds; ++j) mass[j] += s >= thresholds[j] ? w : 0;
-      }
+      });
       add_up(mass);
       float bottom = low, top = -kLowestScore;
       bool open = true;  // nothing above the interval
@@ -189,16 +208,15 @@ class RowSampler {
       __syncthreads();
       float least = -kLowestScore, most = kLowestScore;
       Mass kept[1] = {};
-      for (int i = thread; i < count; i += kThreads) {
-        const float s = at(i);
-        if (!(s >= bottom && s <= high) || (!open && s >= top) || weight(s) == 0) continue;
+      each(at, thread, count, kThreads, [&](int, float s) {
+        if (!(s >= bottom && s <= high) || (!open && s >= top) || weight(s) == 0) return;
         ++kept[0];
         least = fminf(least, s);
         most = fmaxf(most, s);
-        if (in_shared) continue;
+        if (in_shared) return;
         const int place = atomicAdd(&shared.gathered, 1);
         if (place < kCandidates) shared.candidates[place] = s;
-      }
+      });
       add_up(kept);
       if (kept[0] == 0) return {bottom, above, 0};  // rounding: all together do not quite reach the target
       spread(least, most);
@@ -212,15 +230,15 @@ class RowSampler {
     }
   }
 
-  // The first i at which weight(0) + .. + weight(i) exceeds goal, which is less than the sum of all.
-  template <class Weight>
-  __device__ int pick(Weight weight, int count, Mass goal) {
+  // The first i at which the weights of entries 0 .. i together exceed goal, which is less than the sum of all.
+  template <class Score, class Weight>
+  __device__ int pick(Score score, Weight weight, int count, Mass goal) {
     int begin = 0, end = count;
     while (end - begin > 1) {
       const int part = (end - begin + kWarps - 1) / kWarps;
       const int from = begin + warp * part, to = from + part < end ? from + part : end;
       Mass mine = 0;
-      for (int i = from + lane; i < to; i += 32) mine += weight(i);
+      each(score, from + lane, to, 32, [&](int i, float s) { mine += weight(i, s); });
       for (int width = 16; width; width /= 2) mine += __shfl_xor_sync(kAll, mine, width);
       if (lane == 0) shared.partial[warp][0] = mine;
       __syncthreads();
