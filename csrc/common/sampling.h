@@ -74,8 +74,8 @@ inline void set_codebooks(const char* op, const char* x_name, const Tensor& x, c
     const std::string at = text("[", r, "]");
     p.heads[r] = data("heads" + at, heads[r], -1, x.size(1), "[V, D]");
     const int64_t vocabulary = heads[r].size(0);
-    MIMO_CHECK(vocabulary >= 2 && vocabulary <= INT32_MAX, op, ": heads", at, " must have at least 2 rows, got ",
-               describe(heads[r]));
+    MIMO_CHECK(vocabulary >= 2 && vocabulary <= kMaxVocabulary, op, ": heads", at, " must have 2 to ", kMaxVocabulary,
+               " rows, got ", describe(heads[r]));
     check_dim(op, "embeddings[0]", embeddings[0], 2, "[V, E]");
     p.embeddings[r] = data("embeddings" + at, embeddings[r], vocabulary, embeddings[0].size(1), "[V, E]");
     MIMO_CHECK(empty_ids[r] >= 0 && empty_ids[r] < vocabulary, op, ": empty_ids", at, " must be in 0 .. ",

@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(32 * kWarps)
 __global__ void __launch_bounds__(kSampleThreads)
     draw_kernel(DelayedSamplingParams p, ActiveCodebooks active, const float* logits) {
   __shared__ RowSampler<kSampleThreads>::Shared shared;
-  const int i = int(blockIdx.x), b = int(blockIdx.y), c = active.channel[i], frame = p.step - p.delays[c];
+  const int b = int(blockIdx.x), i = int(blockIdx.y), c = active.channel[i], frame = p.step - p.delays[c];
   const float* row = logits + int64_t(b) * active.width + active.first[i];
   const int empty = p.empty_ids[c];
   const RowSampling& how = p.sampling;
@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(kSampleThreads)
 
 template <class T>
 __global__ void embed_kernel(DelayedSamplingParams p, ActiveCodebooks active) {
-  const int b = int(blockIdx.y), d = int(blockIdx.x * blockDim.x + threadIdx.x);
+  const int b = int(blockIdx.x), d = int(blockIdx.y * blockDim.x + threadIdx.x);
   if (d >= p.embed_dim) return;
   float sum = 0;
   for (int i = 0; i < active.count; ++i) {
@@ -123,11 +123,11 @@ LaunchError step(const DelayedSamplingParams& p, cudaStream_t stream) {
     } else {
       MIMO_LAUNCH(blocks, block, 0, stream, logits_kernel<T, true, 8>)(p, active, logits);
     }
-    MIMO_LAUNCH(dim3(unsigned(active.count), unsigned(p.batch)), kSampleThreads, 0, stream, draw_kernel)
+    MIMO_LAUNCH(dim3(unsigned(p.batch), unsigned(active.count)), kSampleThreads, 0, stream, draw_kernel)
     (p, active, logits);
   }
   constexpr int kColumns = 128;
-  MIMO_LAUNCH(dim3(unsigned((p.embed_dim + kColumns - 1) / kColumns), unsigned(p.batch)), kColumns, 0, stream,
+  MIMO_LAUNCH(dim3(unsigned(p.batch), unsigned((p.embed_dim + kColumns - 1) / kColumns)), kColumns, 0, stream,
               embed_kernel<T>)
   (p, active);
   return MIMO_LAUNCH_ERROR();

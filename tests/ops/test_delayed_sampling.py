@@ -195,7 +195,7 @@ HEADS, EMBEDDINGS = GOOD["heads"], GOOD["embeddings"]
         ({"heads": HEADS * 17}, r"heads must hold 1 to 32 tensors \[V, D\], got 34"),
         ({"heads": [HEADS[0], HEADS[1].half()]}, r"heads\[1\] must have the dtype of hidden \(float32\), got float16"),
         ({"heads": [HEADS[0], HEADS[1][:, :7]]}, r"heads\[1\] must be \[V, D\] = \[V, 8\], got float32 \[4, 7\]"),
-        ({"heads": [HEADS[0][:1], HEADS[1]]}, r"heads\[0\] must have at least 2 rows, got float32 \[1, 8\]"),
+        ({"heads": [HEADS[0][:1], HEADS[1]]}, r"heads\[0\] must have 2 to 16777216 rows, got float32 \[1, 8\]"),
         ({"embeddings": EMBEDDINGS[:1]}, r"embeddings must have an entry per head \(2\), got 1"),
         ({"embeddings": EMBEDDINGS[::-1]}, r"embeddings\[0\] must be \[V, E\] = \[5, 6\], got float32 \[4, 6\]"),
         ({"embeddings": [EMBEDDINGS[0], EMBEDDINGS[1][:, :5]]}, r"embeddings\[1\] must be \[V, E\] = \[4, 6\], got"),
