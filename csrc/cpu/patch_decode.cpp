@@ -15,20 +15,21 @@
 namespace mimo::cpu::MIMO_ISA {
 namespace {
 
-// Threads pay for themselves from this many bytes of weights per step on, times rows.
-constexpr int64_t kBytesForThreads = 1 << 20;
+// A thread more pays for itself where each has this many bytes of weights per step, times rows of the batch.
+constexpr int64_t kBytesPerThread = 512 << 10;
 
-int64_t bytes_per_step(const BlockShape& s, int64_t layers, int64_t element) {
+int threads_for(const BlockShape& s, int64_t layers, int64_t batch, int64_t element) {
   const int64_t attention = int64_t(s.heads + s.kv_heads) * 2 * s.head_dim;
-  return layers * s.dim * (attention + int64_t(s.ffn) * 3) * element;
+  const int64_t wanted = layers * s.dim * (attention + int64_t(s.ffn) * 3) * element * batch / kBytesPerThread;
+  const int64_t most = thread_count();
+  return int(wanted < 1 ? 1 : wanted < most ? wanted : most);
 }
 
 template <class T>
 void decode(const PatchDecodeParams& p) {
   DelayedSamplingParams sampling = p.sampling;
   const int batch = sampling.batch, dim = p.shape.dim, embed_dim = sampling.embed_dim;
-  const bool small = bytes_per_step(p.shape, p.layers, sizeof(T)) * batch < kBytesForThreads;
-  Team team(small ? 1 : int(thread_count()));
+  Team team(threads_for(p.shape, p.layers, batch, sizeof(T)));
   const DecodeBlocks<T> blocks(p.shape, p.layers, batch, p.steps, team.threads());
   const int64_t embed_stride = linear_padded(embed_dim);
   const Scratch<float> embedded(p.projection ? batch * embed_stride : 0);

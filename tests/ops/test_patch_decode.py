@@ -210,11 +210,9 @@ def test_empty_batch(backend) -> None:
     assert decode(backend, make(batch=0, device=backend.device)).shape == (0, 2, 3)
 
 
-@pytest.mark.parametrize("checkpoint", ["A_lm_s0", "A_lm_s1"])
+@pytest.mark.parametrize("checkpoint", sorted(path.name for path in (GOLDEN / "ckpt").glob("*_lm_*")))
 def test_golden_tokens(backend, checkpoint) -> None:
     """The published code's greedy tokens of three positions; the smallest gap between its logits is 2e-3."""
-    if not (GOLDEN / f"{checkpoint}.lm.safetensors").exists():
-        pytest.skip(f"{GOLDEN} has no {checkpoint}")
     config = json.loads((GOLDEN / "ckpt" / checkpoint / "config.json").read_text())
     info = json.loads((GOLDEN / f"{checkpoint}.lm.json").read_text())
     weights: dict[str, Tensor] = {}
@@ -254,6 +252,15 @@ def test_compiles_into_one_graph() -> None:
     arguments = make()
     compiled = torch.compile(lambda **a: mn.patch_decode(**a) + 1, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(**arguments), mn.patch_decode(**arguments) + 1)
+
+
+def test_a_meta_tensor_among_others_is_an_error() -> None:
+    arguments = make()
+    arguments["layers"][13] = arguments["layers"][13].to("meta")
+    with pytest.raises(
+        RuntimeError, match=r"patch_decode: layers\[13\] must be on the device of hidden \(cpu\), got meta"
+    ):
+        mn.patch_decode(**arguments)
 
 
 @pytest.mark.cuda
