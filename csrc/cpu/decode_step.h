@@ -69,121 +69,84 @@ inline void rotate_head(const float* __restrict x, const float* cos, const float
   }
 }
 
+// Rows of activations: a stride of linear_padded(width), zeros at the end, and at first everywhere.
+class Rows {
+ public:
+  Rows(int64_t count, int64_t width) : stride_(linear_padded(width)), data_(count * stride_) {
+    std::memset(data_.get(), 0, size_t(count * stride_) * sizeof(float));
+  }
+  float* operator[](int64_t i) const { return data_.get() + i * stride_; }
+  int64_t stride() const { return stride_; }
+
+ private:
+  const int64_t stride_;
+  const Scratch<float> data_;
+};
+
 // --- blocks ----------------------------------------------------------------------------------------------------------
 
 template <class T>
 class DecodeBlocks {
  public:
+  const Rows x, y;  // the residual stream, and its norm
+
   // `positions`: how many the cache holds.
   DecodeBlocks(const BlockShape& shape, int layers, int batch, int positions, int threads)
-      : s_(shape),
+      : x(batch, shape.dim),
+        y(batch, shape.dim),
+        s_(shape),
         batch_(batch),
         capacity_(positions),
-        head_(int(linear_padded(shape.head_dim))),
         queries_(shape.heads * shape.head_dim),
         keys_(shape.kv_heads * shape.head_dim),
-        x_stride_(linear_padded(shape.dim)),
-        qkv_stride_(queries_ + 2 * keys_),
-        attended_stride_(linear_padded(queries_)),
-        ffn_stride_(linear_padded(shape.ffn)),
-        scores_stride_(linear_padded(positions)),
-        x_(batch * x_stride_),
-        y_(batch * x_stride_),
-        delta_(batch * x_stride_),
-        qkv_(batch * qkv_stride_),
-        attended_(batch * attended_stride_),
-        gate_(batch * ffn_stride_),
-        up_(batch * ffn_stride_),
-        scores_(threads * scores_stride_),
-        cache_(2 * layers * layer_size()) {
-    clear(x_, batch * x_stride_);
-    clear(y_, batch * x_stride_);
-    clear(attended_, batch * attended_stride_);
-    clear(gate_, batch * ffn_stride_);
-    clear(up_, batch * ffn_stride_);
-    clear(cache_, 2 * layers * layer_size());
-  }
-
-  float* x(int b) const { return &x_[b * x_stride_]; }  // the residual stream
-  float* y(int b) const { return &y_[b * x_stride_]; }  // its norm
+        delta_(batch, shape.dim),
+        qkv_(batch, queries_ + 2 * keys_),
+        attended_(batch, queries_),
+        gate_(batch, shape.ffn),
+        up_(batch, shape.ffn),
+        scores_(threads, positions),
+        cache_(int64_t(layers) * 2 * batch * shape.kv_heads * positions, shape.head_dim) {}
 
   void normalize(const void* weight) const {
-    for (int b = 0; b < batch_; ++b) rms_norm(x(b), static_cast<const T*>(weight), s_.dim, s_.eps, y(b));
+    for (int b = 0; b < batch_; ++b) rms_norm(x[b], static_cast<const T*>(weight), s_.dim, s_.eps, y[b]);
   }
 
-  // How many tasks for `rows` rows of weights, `unit` of which stay together.
-  static int tasks_of(const Team& team, int rows, int unit, int64_t row_bytes) {
-    constexpr int64_t kTaskBytes = 64 << 10;
-    const int64_t wanted = rows * row_bytes / (kTaskBytes * team.threads()) * team.threads();
-    const int64_t few = wanted > team.threads() ? wanted : team.threads();
-    const int64_t most = few < team.max_tasks() ? few : team.max_tasks();
-    const int units = (rows + unit - 1) / unit;
-    return int(most < units ? most : units);
-  }
-
-  // body(begin, end) for all rows in pieces of whole units, then finish().
-  template <class Body, class Finish>
-  static void split(Team::Member& member, int rows, int unit, int64_t row_bytes, Body&& body, Finish&& finish) {
-    const int tasks = member.team().threads() == 1 ? 1 : tasks_of(member.team(), rows, unit, row_bytes);
-    const int units = (rows + unit - 1) / unit;
-    member.run(
-        tasks,
-        [&](int task) {
-          const int64_t begin = int64_t(units) * task / tasks * unit, end = int64_t(units) * (task + 1) / tasks * unit;
-          body(int(begin), int(end < rows ? end : rows));
-        },
-        finish);
+  // y[b, begin .. end - 1] of the product with weight [.., width].
+  void product(const void* weight, int width, const Rows& from, float* to, int64_t to_stride, int begin,
+               int end) const {
+    linear(static_cast<const T*>(weight), width, from[0], from.stride(), batch_, to, to_stride, begin, end);
   }
 
   // Runs block number `layer` at `position`, from y to y: the norm of the new x by `next_norm`.
   void step(Team::Member& member, const BlockWeights& w, int layer, int position, const float* cos, const float* sin,
             const void* next_norm) const {
-    constexpr int kUnit = 16;  // rows
     constexpr int64_t size = sizeof(T);
     const auto nothing = [] {};
-    const int group = s_.heads / s_.kv_heads * s_.head_dim;  // query rows of a key-value head
-    split(
-        member, s_.kv_heads, 1, int64_t(group + 2 * s_.head_dim) * s_.dim * size,
-        [&](int begin, int end) { heads(w, layer, position, cos, sin, begin, end, member.index()); }, nothing);
-    split(
-        member, s_.dim, kUnit, queries_ * size,
-        [&](int begin, int end) {
-          product(w.out, queries_, attended_.get(), attended_stride_, delta_.get(), x_stride_, begin, end);
-          add_delta(begin, end);
-        },
-        [&] { normalize(w.norm_2); });
-    split(member, s_.ffn, kUnit, 2 * s_.dim * size, [&](int begin, int end) { gate_and_up(w, begin, end); }, nothing);
-    split(
-        member, s_.dim, kUnit, s_.ffn * size,
-        [&](int begin, int end) {
-          product(w.down, s_.ffn, gate_.get(), ffn_stride_, delta_.get(), x_stride_, begin, end);
-          add_delta(begin, end);
-        },
+    const int rows_of_head = (s_.heads / s_.kv_heads + 2) * s_.head_dim;
+    member.run_rows(
+        s_.kv_heads, 1, rows_of_head * s_.dim * size,
+        [&](int begin, int end) { heads(w, layer, position, cos, sin, begin, end, scores_[member.index()]); }, nothing);
+    member.run_rows(
+        s_.dim, kLinearPad, queries_ * size,
+        [&](int begin, int end) { add_product(w.out, queries_, attended_, begin, end); }, [&] { normalize(w.norm_2); });
+    member.run_rows(
+        s_.ffn, kLinearPad, 2 * s_.dim * size, [&](int begin, int end) { gate_and_up(w, begin, end); }, nothing);
+    member.run_rows(
+        s_.dim, kLinearPad, s_.ffn * size, [&](int begin, int end) { add_product(w.down, s_.ffn, gate_, begin, end); },
         [&] { normalize(next_norm); });
   }
 
  private:
-  static void clear(const Scratch<float>& s, int64_t count) { std::memset(s.get(), 0, size_t(count) * sizeof(float)); }
-
-  int64_t layer_size() const { return int64_t(batch_) * s_.kv_heads * capacity_ * head_; }
-  float* cached(int layer, bool value, int b, int kv_head) const {
-    return &cache_[(2 * layer + value) * layer_size() + (int64_t(b) * s_.kv_heads + kv_head) * capacity_ * head_];
-  }
-
-  void product(const void* weight, int width, const float* x, int64_t x_stride, float* y, int64_t y_stride, int begin,
-               int end) const {
-    linear(static_cast<const T*>(weight), width, x, x_stride, batch_, y, y_stride, begin, end);
-  }
-
-  void add_delta(int begin, int end) const {
-    for (int b = 0; b < batch_; ++b) add_row(&delta_[b * x_stride_ + begin], end - begin, x(b) + begin);
+  void add_product(const void* weight, int width, const Rows& from, int begin, int end) const {
+    product(weight, width, from, delta_[0], delta_.stride(), begin, end);
+    for (int b = 0; b < batch_; ++b) add_row(delta_[b] + begin, end - begin, x[b] + begin);
   }
 
   void gate_and_up(const BlockWeights& w, int begin, int end) const {
-    product(w.gate, s_.dim, y_.get(), x_stride_, gate_.get(), ffn_stride_, begin, end);
-    product(w.up, s_.dim, y_.get(), x_stride_, up_.get(), ffn_stride_, begin, end);
+    product(w.gate, s_.dim, y, gate_[0], gate_.stride(), begin, end);
+    product(w.up, s_.dim, y, up_[0], up_.stride(), begin, end);
     for (int b = 0; b < batch_; ++b) {
-      float *gate = &gate_[b * ffn_stride_], *up = &up_[b * ffn_stride_];
+      float *gate = gate_[b], *up = up_[b];
       for (int n = begin; n < end; n += kLanes<float>) {  // beyond the last row: zeros
         const Vec<float> g = load(gate + n);
         store(gate + n, g / (1.0f + exp(-g)) * load(up + n));
@@ -193,33 +156,34 @@ class DecodeBlocks {
 
   // Key-value heads [begin, end) and the query heads that share them: products, then attention row by row.
   void heads(const BlockWeights& w, int layer, int position, const float* cos, const float* sin, int begin, int end,
-             int member) const {
+             float* scores) const {
     const int width = s_.head_dim, shared = s_.heads / s_.kv_heads;
     const auto rows = [&](const void* weight, int at, int per_head) {
-      product(weight, s_.dim, y_.get(), x_stride_, &qkv_[at], qkv_stride_, begin * per_head, end * per_head);
+      product(weight, s_.dim, y, qkv_[0] + at, qkv_.stride(), begin * per_head, end * per_head);
     };
     rows(w.q, 0, shared * width);
     rows(w.k, queries_, width);
     rows(w.v, queries_ + keys_, width);
-    const auto bias = [&](const void* weight, int first, float* to) {
-      add_row(static_cast<const T*>(weight) + first, width, to);
+    const auto bias = [&](const void* weight, int head, float* to) {
+      add_row(static_cast<const T*>(weight) + head * width, width, to);
     };
+    const int64_t layer_rows = int64_t(batch_) * s_.kv_heads * capacity_;
     for (int b = 0; b < batch_; ++b) {
-      float* row = &qkv_[b * qkv_stride_];
       for (int g = begin; g < end; ++g) {
-        float *keys = cached(layer, false, b, g), *values = cached(layer, true, b, g);
-        float *k = row + queries_ + g * width, *v = k + keys_;
-        bias(w.k_bias, g * width, k);
-        bias(w.v_bias, g * width, v);
-        rotate_head(k, cos, sin, 1.0f, width, keys + int64_t(position) * head_);
-        std::memcpy(values + int64_t(position) * head_, v, size_t(width) * sizeof(float));
+        const int64_t first = 2 * layer * layer_rows + (int64_t(b) * s_.kv_heads + g) * capacity_;
+        const float *keys = cache_[first], *values = cache_[first + layer_rows];
+        float *k = qkv_[b] + queries_ + g * width, *v = k + keys_;
+        bias(w.k_bias, g, k);
+        bias(w.v_bias, g, v);
+        rotate_head(k, cos, sin, 1.0f, width, cache_[first + position]);
+        std::memcpy(cache_[first + layer_rows + position], v, size_t(width) * sizeof(float));
         for (int h = g * shared; h < (g + 1) * shared; ++h) {
-          float* q = row + h * width;
-          bias(w.q_bias, h * width, q);
-          float turned[kMaxDecodeHeadDim] = {};
+          float* q = qkv_[b] + h * width;
+          bias(w.q_bias, h, q);
+          float turned[kMaxDecodeHeadDim];
           rotate_head(q, cos, sin, 1.0f / std::sqrt(float(width)), width, turned);
-          attend(turned, keys, values, position + 1, &scores_[member * scores_stride_],
-                 &attended_[b * attended_stride_ + h * width]);
+          for (int64_t d = width; d < cache_.stride(); ++d) turned[d] = 0;
+          attend(turned, keys, values, position + 1, scores, attended_[b] + h * width);
         }
       }
     }
@@ -228,9 +192,10 @@ class DecodeBlocks {
   // Soft-max attention of one query over `count` cached positions.
   void attend(const float* q, const float* keys, const float* values, int count, float* scores, float* out) const {
     constexpr int L = kLanes<float>;
+    const int64_t stride = cache_.stride();
     for (int p = 0; p < count; ++p) {
       Vec<float> dot{};
-      for (int d = 0; d < head_; d += L) dot += load(q + d) * load(keys + int64_t(p) * head_ + d);
+      for (int64_t d = 0; d < stride; d += L) dot += load(q + d) * load(keys + p * stride + d);
       scores[p] = sum_lanes<float>(dot);
     }
     const int whole = (count + L - 1) / L * L;
@@ -247,16 +212,16 @@ class DecodeBlocks {
     const float scale = 1.0f / sum_lanes<float>(total);
     for_each_vector(s_.head_dim, [&](int d, int lanes) {
       Vec<float> sum{};
-      for (int p = 0; p < count; ++p) sum += load(values + int64_t(p) * head_ + d) * scores[p];
+      for (int p = 0; p < count; ++p) sum += load(values + p * stride + d) * scores[p];
       store_up_to(out + d, sum * scale, lanes);
     });
   }
 
   const BlockShape s_;
-  const int batch_, capacity_, head_;  // head_: the padded width of a cached head
-  const int queries_, keys_;           // rows of the q product, and of k and v
-  const int64_t x_stride_, qkv_stride_, attended_stride_, ffn_stride_, scores_stride_;
-  const Scratch<float> x_, y_, delta_, qkv_, attended_, gate_, up_, scores_, cache_;
+  const int batch_, capacity_;
+  const int queries_, keys_;  // rows of the q product, and of k and v
+  const Rows delta_, qkv_, attended_, gate_, up_, scores_;
+  const Rows cache_;  // [layers, keys and values, batch, kv_heads, capacity] rows
 };
 
 }  // namespace mimo::cpu::MIMO_ISA

@@ -31,9 +31,7 @@ void decode(const PatchDecodeParams& p) {
   const int batch = sampling.batch, dim = p.shape.dim, embed_dim = sampling.embed_dim;
   Team team(threads_for(p.shape, p.layers, batch, sizeof(T)));
   const DecodeBlocks<T> blocks(p.shape, p.layers, batch, p.steps, team.threads());
-  const int64_t embed_stride = linear_padded(embed_dim);
-  const Scratch<float> embedded(p.projection ? batch * embed_stride : 0);
-  std::memset(embedded.get(), 0, size_t(p.projection ? batch * embed_stride : 0) * sizeof(float));
+  const Rows embedded(p.projection ? batch : 0, embed_dim);
   const Scratch<T> out(int64_t(batch) * dim), next(int64_t(batch) * embed_dim);
   sampling.hidden = out.get();
   sampling.next = next.get();
@@ -44,16 +42,15 @@ void decode(const PatchDecodeParams& p) {
     const T* from = step ? next.get() : static_cast<const T*>(p.hidden);
     const int width = step ? embed_dim : dim;
     for (int b = 0; b < batch; ++b) {
-      widen_row(from + int64_t(b) * width, width, projects ? &embedded[b * embed_stride] : blocks.x(b));
+      widen_row(from + int64_t(b) * width, width, projects ? embedded[b] : blocks.x[b]);
     }
     if (!projects) blocks.normalize(norm_of(0));
     team.start([&](Team::Member& member) {
       if (projects) {
-        DecodeBlocks<T>::split(
-            member, dim, kLinearPad, int64_t(embed_dim) * int64_t(sizeof(T)),
+        member.run_rows(
+            dim, kLinearPad, int64_t(embed_dim) * int64_t(sizeof(T)),
             [&](int begin, int end) {
-              linear(static_cast<const T*>(p.projection), embed_dim, embedded.get(), embed_stride, batch, blocks.x(0),
-                     linear_padded(dim), begin, end);
+              blocks.product(p.projection, embed_dim, embedded, blocks.x[0], blocks.x.stride(), begin, end);
             },
             [&] { blocks.normalize(norm_of(0)); });
       }
@@ -62,7 +59,7 @@ void decode(const PatchDecodeParams& p) {
         blocks.step(member, p.blocks[layer], layer, step, p.cos + angles, p.sin + angles, norm_of(layer + 1));
       }
     });
-    for (int b = 0; b < batch; ++b) narrow_row(blocks.y(b), dim, out.get() + int64_t(b) * dim);
+    for (int b = 0; b < batch; ++b) narrow_row(blocks.y[b], dim, out.get() + int64_t(b) * dim);
     sampling.step = step;
     delayed_sampling(sampling);
     if (*sampling.sampling.invalid_row >= 0) return;

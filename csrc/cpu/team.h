@@ -13,13 +13,14 @@
 namespace mimo::cpu::MIMO_ISA {
 
 class Team {
+  static constexpr int kTasksPerThread = 4, kPauses = 200;
+
  public:
   explicit Team(int threads) : threads_(threads), slots_(kTasksPerThread * threads) {
-    for (int i = 0; i < max_tasks(); ++i) slots_[i].phase = 0;
+    for (int i = 0; i < kTasksPerThread * threads; ++i) slots_[i].phase = 0;
   }
 
   int threads() const { return threads_; }
-  int max_tasks() const { return kTasksPerThread * threads_; }
 
   // Calls work(member) on all threads.
   template <class Work>
@@ -43,9 +44,9 @@ class Team {
   class Member {
    public:
     int index() const { return index_; }
-    const Team& team() const { return team_; }
 
-    // body(task) for every task in [0, tasks), tasks <= max_tasks(), then finish() once; returns when that is done.
+    // body(task) for every task in [0, tasks), at most kTasksPerThread per thread, then finish() once; returns when all
+    // that is done.
     template <class Body, class Finish>
     void run(int tasks, Body&& body, Finish&& finish) {
       ++phase_;
@@ -67,6 +68,24 @@ class Team {
           sched_yield();
         }
       }
+    }
+
+    // body(begin, end) for all rows of weights in pieces of whole units, then finish().
+    template <class Body, class Finish>
+    void run_rows(int rows, int unit, int64_t row_bytes, Body&& body, Finish&& finish) {
+      constexpr int64_t kTaskBytes = 64 << 10;
+      const int units = (rows + unit - 1) / unit, threads = team_.threads_;
+      const int64_t rounds = rows * row_bytes / (kTaskBytes * threads);  // as many tasks for each thread
+      const int wanted = threads * int(rounds < 1 ? 1 : rounds < kTasksPerThread ? rounds : kTasksPerThread);
+      const int tasks = wanted < units ? wanted : units;
+      const auto start = [&](int task) { return int(int64_t(units) * task / tasks) * unit; };
+      run(
+          tasks,
+          [&](int task) {
+            const int end = start(task + 1);
+            body(start(task), end < rows ? end : rows);
+          },
+          finish);
     }
 
    private:
@@ -95,7 +114,6 @@ class Team {
   };
 
  private:
-  static constexpr int kTasksPerThread = 4, kPauses = 200;
   struct alignas(64) Slot {
     uint64_t phase;  // the last one in which the task was claimed
   };
