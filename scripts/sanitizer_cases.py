@@ -35,6 +35,23 @@ def main() -> None:
         for frames in (4, 6, 12):
             patches = [t.view(-1, frames, 2, 16) for t in (q, k, v)]
             mn.patch_attention(*patches, angles.cos(), angles.sin(), causal=frames == 6).float().sum().backward()
+
+    angles = torch.arange(5, device=device)[:, None] * torch.rand(4, device=device)
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        for batch, dim, embed_dim in ((1, 16, 16), (5, 21, 9)):
+
+            def weight(*sizes: int, dtype: torch.dtype = dtype) -> torch.Tensor:
+                return torch.randn(sizes, device=device, dtype=dtype)
+
+            attention = [t for rows in (16, 8, 8) for t in (weight(rows, dim), weight(rows))]
+            ffn = [weight(13, dim), weight(13, dim), weight(dim, 13)]
+            layer = [weight(dim), *attention, weight(dim, 16), weight(dim), *ffn]
+            heads, embeddings = ([weight(size, width) for size in (7, 33)] for width in (dim, embed_dim))
+            projection = None if embed_dim == dim else weight(dim, embed_dim)
+            stack = (layer, weight(dim), heads, embeddings, projection, angles.cos(), angles.sin(), 2, 1e-6)
+            row = torch.arange(batch, device=device)
+            sampler = (row * 0.5, row.int(), row * 0.0 + 0.9, row, row)
+            mn.patch_decode(weight(batch, dim), *stack, [0, 32], [0, 2], 3, *sampler)
     torch.cuda.synchronize()
 
 
