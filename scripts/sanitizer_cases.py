@@ -52,6 +52,11 @@ def main() -> None:
             row = torch.arange(batch, device=device)
             sampler = (row * 0.5, row.int(), row * 0.0 + 0.9, row, row)
             mn.patch_decode(weight(batch, dim), *stack, [0, 32], [0, 2], 3, *sampler)
+            tokens = torch.zeros(batch, 3, 2, dtype=torch.int64, device=device)
+            mn.delayed_sampling(weight(batch, dim), heads, embeddings, [0, 32], [0, 2], 2, tokens, *sampler)
+            for vocabulary, top_k in ((7, 0), (5003, 50)):
+                temperature, _, *rest = sampler
+                mn.sample(weight(batch, vocabulary), temperature, (row * 0 + top_k).int(), *rest)
     torch.cuda.synchronize()
 
 
