@@ -66,7 +66,7 @@ class MimoAudio:
 
     Audio arguments (`Sound`) are a path, a wave of floats at 24 kHz, (wave, sample_rate) of any rate, codes int [C, T]
     or a Speech; channels are averaged. All tasks take `Options` as keywords. What a request shares with the one before,
-    as the turns of a dialogue do, is not computed again.
+    as the turns of a dialogue do, is not computed again, in blocks of 256 positions.
     """
 
     def __init__(

@@ -1,10 +1,12 @@
 """Generation: golden tokens, what a session remembers, seeds, limits and bad input."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
 import torch
 
+import mimo_audio.generation.session as session_module
 from mimo_audio.errors import GenerationError, LanguageModelError
 from mimo_audio.generation.samplers import AUDIO, Sampler
 from mimo_audio.generation.session import Limits, Session
@@ -43,32 +45,90 @@ def test_seeds(model, prompt):
         assert (patches[:, 1 + channel] != empty).all()
 
 
-@pytest.mark.parametrize("shared", [0, 1, 20, 53, 54])
-def test_a_session_reads_only_what_is_new(model, prompt, shared, monkeypatch):
+def read_lengths(model, monkeypatch) -> list[int]:
+    """Collects how many groups the model is given at a time."""
+    lengths: list[int] = []
+    embed = model.embed_groups
+    monkeypatch.setattr(model, "embed_groups", lambda new: lengths.append(new.shape[1]) or embed(new))
+    return lengths
+
+
+@pytest.fixture
+def small_blocks(monkeypatch) -> None:
+    monkeypatch.setattr(session_module, "BLOCK", 8)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize(("shared", "known"), [(0, 0), (7, 0), (8, 8), (20, 16), (53, 48), (60, 56)])
+def test_a_session_reads_only_what_is_new(model, prompt, shared, known, monkeypatch):
     """The second prompt shares a beginning with the first; its answer is that of a fresh session."""
-    other = torch.cat([prompt[:, : 4 * shared], prompt.flip(1).roll(2, 1)[:, : 4 * (60 - shared)]], 1)
+    first = torch.cat([prompt, prompt[:, :24]], 1)  # 60 groups
+    other = torch.cat([first[:, : 4 * shared], first.flip(1).roll(2, 1)[:, : 4 * (60 - shared)]], 1)
     other[0, ::4] = other[0, ::4].clamp(min=0)
     expected = generated(Session(model), other, Limits(6), WARM, AUDIO, 3)
     session = Session(model)
-    generated(session, prompt, Limits(1))
-    lengths: list[int] = []
-    embed = model.embed_groups
-    monkeypatch.setattr(model, "embed_groups", lambda new: lengths.append(new.shape[1]) or embed(new))
+    generated(session, first, Limits(1))
+    lengths = read_lengths(model, monkeypatch)
     assert torch.equal(generated(session, other, Limits(6), WARM, AUDIO, 3), expected)
-    assert lengths[0] <= 60 - min(shared, 53)  # what differs, or at least the last group
-    assert lengths[1:] == [1] * 5
+    assert lengths == [8] * ((60 - known) // 8) + [4] + [1] * 5
 
 
-def test_the_next_turn_goes_on_from_the_answer(model, prompt, monkeypatch):
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_answer_does_not_depend_on_requests_before(model, prompt, dtype):
+    """To the last bit of what the text head reads: close is not the same once tokens are drawn."""
+    model = deepcopy(model).to(dtype)
+    states: list[torch.Tensor] = []
+    model.lm_head.register_forward_pre_hook(lambda _, given: states.append(given[0]))
+    session = Session(model)
+    for length in (54, 54, 25, 48, 54, 49, 54):
+        states.clear()
+        new = generated(session, prompt[:, : 4 * length], Limits(8), WARM, AUDIO, 1)
+        again = states.copy()
+        states.clear()
+        assert torch.equal(new, model.generate(prompt[:, : 4 * length], 8, 0, (), WARM, AUDIO, 1))
+        assert all(map(torch.equal, again, states)), length
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_the_next_turn_goes_on_from_the_one_before(model, prompt, monkeypatch):
     session = Session(model)
     answer = generated(session, prompt, Limits(8), WARM, AUDIO, 1)
-    dialogue = torch.cat([prompt, answer, prompt[:, :40]], 1)
+    dialogue = torch.cat([prompt, answer, prompt[:, :40]], 1)  # 72 groups
     expected = model.generate(dialogue, 4)
-    lengths: list[int] = []
-    embed = model.embed_groups
-    monkeypatch.setattr(model, "embed_groups", lambda new: lengths.append(new.shape[1]) or embed(new))
+    lengths = read_lengths(model, monkeypatch)
     assert torch.equal(generated(session, dialogue, Limits(4)), expected)
-    assert lengths[0] == 1 + 10  # the last group of the answer was not read yet, the rest of the turn
+    assert lengths == [8] * 3 + [1] * 3  # from the first block that the prompt before did not fill
+
+
+def test_a_prompt_of_many_blocks(golden, monkeypatch):
+    whole = golden.model(golden.arrays["input_ids"])
+    monkeypatch.setattr(session_module, "BLOCK", 7)
+    states: list[torch.Tensor] = []
+    with golden.model.lm_head.register_forward_pre_hook(lambda _, given: states.append(given[0])):
+        generated(Session(golden.model), golden.arrays["input_ids"][0], Limits(1))
+    torch.testing.assert_close(states[0], whole.hidden[:, -1], atol=5e-5, rtol=0)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_an_interrupted_prompt_is_forgotten(model, prompt, monkeypatch):
+    """Part of its blocks were read when it happened."""
+    expected = model.generate(prompt, 3)
+    session = Session(model)
+    generated(session, prompt.flip(1).roll(2, 1).clamp(min=0), Limits(2))
+    run, calls = model.backbone.forward, []
+
+    def interrupted(*given, **named):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return run(*given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model.backbone, "forward", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            generated(session, prompt, Limits(3))
+    assert torch.equal(generated(session, prompt, Limits(3)), expected)
 
 
 def test_what_means_nothing_does_not_count_as_different(model, prompt):

@@ -1,7 +1,9 @@
 """A session: a language model that reads prompts and writes groups, and remembers what it has read.
 
-The keys and values of everything read stay in a cache. A prompt that begins like what was read and written before, as
-the next turn of a dialogue does, is read from where it differs.
+A prompt is read in blocks, and the keys and values of whole blocks stay in a cache: a prompt that begins with the same
+ones, as the next turn of a dialogue does, is read from where it differs. A block is always read in one piece, whatever
+is there already, for its numbers depend in their last bits on how many positions are computed at once: so an answer
+never depends on the requests before it.
 """
 
 from collections.abc import Iterator
@@ -15,6 +17,8 @@ from mimo_audio.errors import GenerationError
 from mimo_audio.generation.samplers import GREEDY, Sampler
 from mimo_audio.lm import groups
 from mimo_audio.lm.model import AudioLanguageModel
+
+BLOCK = 256  # positions: 41 s of speech, and enough to keep matrix products busy
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Session:
     def __init__(self, model: AudioLanguageModel) -> None:
         self.model = model
         self._cache = model.new_cache()
-        # What the cache holds, a row per group.
+        # The whole blocks of a prompt that the cache holds, a row per group.
         self._read = self._keys(torch.empty(0, 1 + model.config.audio_channels, model.config.group_size).long())
 
     def generate(
@@ -103,19 +107,20 @@ class Session:
         """Reads what of the groups [P, 1 + C, G] the cache does not hold; -> last hidden state [1, H]."""
         keys = self._keys(prompt)
         most = min(len(keys) - 1, len(self._read))  # the last group is run in any case: its hidden state is wanted
-        same = (keys[:most] == self._read[:most]).all(1) if most else torch.empty(0, dtype=torch.bool)
-        known = int(same.long().cumprod(0).sum())
+        same = (keys[:most] == self._read[:most]).all(1)
+        known = int(same.long().cumprod(0).sum()) // BLOCK * BLOCK
         self._cache.truncate(known)
-        self._read = keys[:known]
-        return self._run(prompt[known:])
+        self._read = keys[:known]  # all that is left, should reading be interrupted
+        for piece in prompt[known:].split(BLOCK):
+            hidden = self._run(piece)
+        self._read = keys[: len(keys) // BLOCK * BLOCK]
+        return hidden
 
     @torch.no_grad()
     def _run(self, new: Tensor) -> Tensor:
-        """Groups [N, 1 + C, G] that follow what was read; -> hidden state [1, H] of the last."""
+        """Groups [N, 1 + C, G] that follow what the cache holds; -> hidden state [1, H] of the last."""
         embeds = self.model.embed_groups(new.unsqueeze(0).to(self.model.device))
-        hidden = self.model.backbone(embeds, cache=self._cache)
-        self._read = torch.cat([self._read, self._keys(new)])
-        return hidden[:, -1]
+        return self.model.backbone(embeds, cache=self._cache)[:, -1]
 
     def _keys(self, new: Tensor) -> Tensor:
         """Groups [N, 1 + C, G] -> [N, 1 + C * G] without what means nothing to the model."""
