@@ -162,10 +162,13 @@ class MimoAudio:
 
         For base models, which learn from examples in the prompt. Raises MimoError.
         """
-        pairs = [
-            Example(self.encode(source, f"examples[{i}]"), text, self.encode(target, f"examples[{i}]"))
-            for i, (source, target, text) in enumerate(examples)
-        ]
+        pairs = []
+        for i, example in enumerate(examples):
+            if not isinstance(example, list | tuple) or len(example) != 3:
+                what = f"{len(example)} items" if isinstance(example, list | tuple) else type(example).__name__
+                raise PromptError(f"examples[{i}]: expected (recording, the same changed, text), got {what}")
+            source, target, text = example
+            pairs.append(Example(self.encode(source, f"examples[{i}]"), text, self.encode(target, f"examples[{i}]")))
         return self.say(
             in_context.in_context_speech(self.prompts, instruction, pairs, self.encode(query, "query")), **options
         )

@@ -245,6 +245,8 @@ def test_the_model_ends_its_answer(model: MimoAudio) -> None:
         (lambda m, w: m.chat("a", speech=True, thinking=True), "thinking: expected False with speech"),
         (lambda m, w: m.convert([], w), "examples: expected at least one"),
         (lambda m, w: m.convert([(w, w[:0], "x")], w), r"examples\[0\]: .*at least one sample"),
+        (lambda m, w: m.convert([(w, w)], w), r"examples\[0\]: expected .recording, the same.* got 2 items"),
+        (lambda m, w: m.convert([w], w), r"examples\[0\]: expected .recording, the same.* got Tensor"),
         (lambda m, w: m.convert([(w, w, "")], w), r"examples\[0\]: text"),
         (lambda m, w: m.extend(w, seconds=-1), "max_seconds"),
     ],

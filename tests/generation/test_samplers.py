@@ -20,9 +20,10 @@ def test_rows_repeat_the_settings():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"temperature": -0.1}, "temperature: expected a number >= 0, got -0.1"),
-        ({"temperature": float("nan")}, "temperature: expected a number >= 0, got nan"),
-        ({"temperature": "0.5"}, "temperature: expected a number >= 0, got '0.5'"),
+        ({"temperature": -0.1}, "temperature: expected a number >= 0, up to 1e.09, got -0.1"),
+        ({"temperature": float("nan")}, "temperature: expected a number >= 0, up to 1e.09, got nan"),
+        ({"temperature": 1e39}, "temperature: expected a number >= 0, up to 1e.09, got 1e.39"),
+        ({"temperature": "0.5"}, "temperature: expected a number >= 0, up to 1e.09, got '0.5'"),
         ({"temperature": 1.0, "top_k": -3}, "top_k: expected an integer >= 0"),
         ({"temperature": 1.0, "top_k": 2.5}, "top_k: expected an integer >= 0"),
         ({"temperature": 1.0, "top_p": 0.0}, "top_p: expected a number above 0 and up to 1, got 0.0"),

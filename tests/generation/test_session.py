@@ -3,6 +3,7 @@
 from copy import deepcopy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -145,7 +146,8 @@ def test_what_means_nothing_does_not_count_as_different(model, prompt):
 def test_stop_and_least_length(model, prompt):
     free = model.generate(prompt, 10)[0, ::4].tolist()
     stop = free[4]
-    assert model.generate(prompt, 10, stop=(stop,))[0, ::4].tolist() == free[: free.index(stop) + 1]
+    for ids in ((stop,), {stop}, torch.tensor([stop]), [np.int64(stop)]):
+        assert model.generate(prompt, 10, stop=ids)[0, ::4].tolist() == free[: free.index(stop) + 1]
     longer = model.generate(prompt, 10, min_new=8, stop=(stop,))[0, ::4].tolist()
     assert stop not in longer[:8]
     assert len(longer) >= 9
@@ -162,6 +164,17 @@ def test_an_error_leaves_the_session_usable(model, prompt):
     assert torch.equal(generated(session, prompt, Limits(3)), expected)
 
 
+def test_weights_that_are_not_finite(model, prompt):
+    """Found when they are used: reading all of a large model to look for them would double the time to load it."""
+    broken = deepcopy(model)
+    broken.patch_decoder.heads[3].weight.data[5] = torch.nan
+    with pytest.raises(LanguageModelError, match=r"^the patch decoder's logits are not finite"):
+        broken.generate(prompt, 30)
+    broken.backbone.transformer.norm.weight.data[0] = torch.inf
+    with pytest.raises(GenerationError, match=r"^the model's text logits are not finite.*torch.float32"):
+        broken.generate(prompt, 30)
+
+
 def test_the_context_ends_generation(model, prompt, monkeypatch):
     monkeypatch.setattr(model, "config", replace(model.config, max_position_embeddings=56))
     assert model.generate(prompt, 40).shape == (9, 2 * 4)
@@ -176,6 +189,11 @@ def test_the_context_ends_generation(model, prompt, monkeypatch):
         ({"max_new": 2.0}, "max_new: expected a number of groups >= 1, got 2.0"),
         ({"max_new": 2, "min_new": 3}, r"min_new: expected at most max_new \(2\), got 3"),
         ({"max_new": 2, "stop": (704,)}, "stop: expected text ids from 0 to 703, got 704"),
+        ({"max_new": 2, "stop": 7}, "stop: expected a collection of text ids, got 7"),
+        ({"max_new": 2, "stop": None}, "stop: expected a collection of text ids, got None"),
+        ({"max_new": 2, "stop": "ab"}, "stop: expected a collection of text ids, got 'ab'"),
+        ({"max_new": 2, "stop": (1.5,)}, r"stop: expected a collection of text ids, got \(1.5,\)"),
+        ({"max_new": 2, "seed": True}, "seed: expected an integer of 64 bits, got True"),
         ({"max_new": 2, "seed": 1 << 63}, "seed: expected an integer of 64 bits"),
         ({"max_new": 2, "seed": 0.5}, "seed: expected an integer of 64 bits, got 0.5"),
     ],

@@ -188,7 +188,7 @@ def test_masks_that_do_not_fit(make_model, random_ids, mask):
 
 def test_states_that_cannot_be_decoded(make_model):
     model = make_model()
-    for wrong in (torch.zeros(16), torch.zeros(1, 17), torch.zeros(1, 16, dtype=torch.int64)):
+    for wrong in (torch.zeros(16), torch.zeros(()), torch.zeros(1, 17), torch.zeros(1, 16, dtype=torch.int64), [0.0]):
         with pytest.raises(LanguageModelError, match=r"local_hidden: expected floating-point \[batch, 16\], got"):
             model.patch_decode(wrong)
     with pytest.raises(LanguageModelError, match=r"seeds: expected torch\.int64 \[2\], got torch\.int64 \[1\]"):

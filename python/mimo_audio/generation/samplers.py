@@ -8,6 +8,8 @@ from torch import Tensor
 
 from mimo_audio.errors import GenerationError
 
+HOTTEST = 1e9  # far beyond where all tokens are alike
+
 
 @dataclass(frozen=True)
 class Sampler:
@@ -21,8 +23,8 @@ class Sampler:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        if not _is_number(self.temperature) or self.temperature < 0:
-            raise GenerationError(f"temperature: expected a number >= 0, got {self.temperature!r}")
+        if not _is_number(self.temperature) or not 0 <= self.temperature <= HOTTEST:
+            raise GenerationError(f"temperature: expected a number >= 0, up to {HOTTEST:g}, got {self.temperature!r}")
         if not isinstance(self.top_k, int) or isinstance(self.top_k, bool) or not 0 <= self.top_k < 1 << 31:
             raise GenerationError(f"top_k: expected an integer >= 0 (0: all), got {self.top_k!r}")
         if not _is_number(self.top_p) or not 0 < self.top_p <= 1:

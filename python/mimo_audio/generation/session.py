@@ -6,8 +6,9 @@ is there already, for its numbers depend in their last bits on how many position
 never depends on the requests before it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from operator import index
 
 import torch
 from torch import Tensor
@@ -30,13 +31,17 @@ class Limits:
 
     max_new: int
     min_new: int = 0
-    stop: tuple[int, ...] = ()
+    stop: Collection[int] = ()
 
     def __post_init__(self) -> None:
         for name, least in (("max_new", 1), ("min_new", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise GenerationError(f"{name}: expected a number of groups >= {least}, got {value!r}")
+        try:
+            object.__setattr__(self, "stop", tuple(map(index, self.stop)))
+        except TypeError as error:
+            raise GenerationError(f"stop: expected a collection of text ids, got {self.stop!r:.50}") from error
         if self.min_new > self.max_new:
             raise GenerationError(f"min_new: expected at most max_new ({self.max_new}), got {self.min_new}")
 
@@ -75,7 +80,7 @@ class Session:
         for token in limits.stop:
             if not 0 <= token < config.vocab_size:
                 raise GenerationError(f"stop: expected text ids from 0 to {config.vocab_size - 1}, got {token!r}")
-        if not isinstance(seed, int) or not -(1 << 63) <= seed < 1 << 63:
+        if not isinstance(seed, int) or isinstance(seed, bool) or not -(1 << 63) <= seed < 1 << 63:
             raise GenerationError(f"seed: expected an integer of 64 bits, got {seed!r}")
         return self._generate(prompt, min(limits.max_new, room), limits, text_sampler, audio_sampler, seed)
 
@@ -86,11 +91,16 @@ class Session:
         text_rows = text_sampler.rows(1, device)
         seeds = torch.tensor([seed], device=device)
         hidden = self._read_prompt(prompt)
-        for index in range(most):
+        for number in range(most):
             with torch.no_grad():
-                offsets = torch.tensor([index], device=device)
+                offsets = torch.tensor([number], device=device)
                 logits = model.lm_head(hidden).float()
-                if index < limits.min_new:
+                if not logits.isfinite().all():
+                    raise GenerationError(
+                        "the model's text logits are not finite: its weights are damaged, or its dtype "
+                        f"({hidden.dtype}) is too narrow for it"
+                    )
+                if number < limits.min_new:
                     logits[:, list(limits.stop)] = -torch.inf
                 token = int(mn.sample(logits, *text_rows, seeds, offsets))
                 group = groups.text_group(token, model.config)
@@ -98,9 +108,9 @@ class Session:
                     local_hidden = model.patch_decoder.input(hidden)
                     group[1:] = model.patch_decode(local_hidden, audio_sampler, seeds, offsets)[0].T
             yield group
-            if token in limits.stop and index >= limits.min_new:
+            if token in limits.stop and number >= limits.min_new:
                 return
-            if index + 1 < most:
+            if number + 1 < most:
                 hidden = self._run(group.unsqueeze(0))
 
     def _read_prompt(self, prompt: Tensor) -> Tensor:

@@ -162,24 +162,29 @@ class AudioLanguageModel(nn.Module):
         Without a sampler greedy. seeds and offsets [B] int64 (default 0): of each row's request and of the group within
         it; the same pair draws the same codes in any batch. Raises LanguageModelError.
         """
+        width = self.config.local_dim
+        is_tensor = isinstance(local_hidden, Tensor)
+        if not is_tensor or not local_hidden.is_floating_point() or list(local_hidden.shape[1:]) != [width]:
+            raise LanguageModelError(f"local_hidden: expected floating-point [batch, {width}], {_got(local_hidden)}")
         rows = len(local_hidden)
-        expected = [rows, self.config.local_dim]
-        if not local_hidden.is_floating_point() or list(local_hidden.shape) != expected:
-            raise LanguageModelError(
-                f"local_hidden: expected floating-point [batch, {expected[1]}], "
-                f"got {local_hidden.dtype} {list(local_hidden.shape)}"
-            )
         for name, given in (("seeds", seeds), ("offsets", offsets)):
             if given is not None:
                 _check_tensor(name, given, torch.int64, [rows])
         zeros = torch.zeros(rows, dtype=torch.int64, device=self.device)
-        return self.patch_decoder.decode(
-            local_hidden.to(self.device, self.lm_head.weight.dtype),
-            self.speech_embeddings,
-            *(GREEDY if sampler is None else sampler).rows(rows, self.device),
-            zeros if seeds is None else seeds.to(self.device),
-            zeros if offsets is None else offsets.to(self.device),
-        )
+        try:
+            return self.patch_decoder.decode(
+                local_hidden.to(self.device, self.lm_head.weight.dtype),
+                self.speech_embeddings,
+                *(GREEDY if sampler is None else sampler).rows(rows, self.device),
+                zeros if seeds is None else seeds.to(self.device),
+                zeros if offsets is None else offsets.to(self.device),
+            )
+        except RuntimeError as error:
+            if "cannot be sampled" not in str(error):
+                raise
+            raise LanguageModelError(
+                "the patch decoder's logits are not finite: local_hidden or the model's weights are damaged"
+            ) from error
 
     def generate(
         self,
@@ -197,7 +202,7 @@ class AudioLanguageModel(nn.Module):
         """
         from mimo_audio.generation.session import Limits, Session  # which import this module
 
-        limits = Limits(max_new, min_new, tuple(stop))
+        limits = Limits(max_new, min_new, stop)
         samplers = (text_sampler or GREEDY, audio_sampler or GREEDY)
         return torch.cat(list(Session(self).generate(prompt_ids, limits, *samplers, seed)), 1)
 
@@ -210,5 +215,8 @@ class AudioLanguageModel(nn.Module):
 
 def _check_tensor(name: str, tensor: Tensor, dtype: torch.dtype, shape: list[int]) -> None:
     if not isinstance(tensor, Tensor) or tensor.dtype != dtype or list(tensor.shape) != shape:
-        got = f"{tensor.dtype} {list(tensor.shape)}" if isinstance(tensor, Tensor) else type(tensor).__name__
-        raise LanguageModelError(f"{name}: expected {dtype} {shape}, got {got}")
+        raise LanguageModelError(f"{name}: expected {dtype} {shape}, {_got(tensor)}")
+
+
+def _got(given: object) -> str:
+    return "got " + (f"{given.dtype} {list(given.shape)}" if isinstance(given, Tensor) else type(given).__name__)
