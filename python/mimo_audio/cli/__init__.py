@@ -3,6 +3,7 @@
 Only the command that runs imports torch, so that --help answers at once.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,17 +20,34 @@ BAD_INPUT, INTERRUPTED = 2, 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `mimo-audio` with these arguments (default: the process's) and returns its exit status."""
+    _open_streams()
     arguments = build_parser().parse_args(argv)
     try:
         with _termination_as_interrupt():
             module = arguments.command + "_" * iskeyword(arguments.command)
-            return import_module(f"mimo_audio.cli.{module}").run(arguments)
+            status = import_module(f"mimo_audio.cli.{module}").run(arguments)
+            sys.stdout.flush()
+            return status
     except MimoError as error:
         print("mimo-audio:", one_line(str(error)), file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("mimo-audio: interrupted, nothing partial was left behind", file=sys.stderr)
         return INTERRUPTED
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        print("mimo-audio: cannot use standard input or output,", error.strerror or error, file=sys.stderr)
+        with open(os.devnull, "w") as nowhere:  # Python flushes once more when it ends
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return BAD_INPUT
+
+
+def _open_streams() -> None:
+    """Stands in for standard streams that the process was started without."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  (until the process ends)
 
 
 @contextmanager
