@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BLOCK_SECONDS = 30
 BLOCK_VALUES = 1 << 22  # of all channels: however high the rate and many the channels, a block takes 16 MB
+UNKNOWN_FRAMES = (1 << 63) - 1  # what libsndfile says of a stream whose end it cannot know
 UNKNOWN_LENGTH = 0x7FFFF000  # bytes from which on a header only says that the file was written to a pipe
 
 
@@ -36,6 +37,14 @@ def check_wave(wave: Tensor) -> Tensor:
     if not wave.isfinite().all():
         raise AudioError("wave: expected finite samples, got NaN or infinity")
     return wave
+
+
+def check_length(samples: int, sample_rate: int, most_seconds: float) -> None:
+    """Raises AudioError if there are more seconds of sound than a model's context holds."""
+    if samples > most_seconds * sample_rate:
+        raise AudioError(
+            f"expected at most {most_seconds:.0f} s, which fill the model's context, got {samples / sample_rate:.0f} s"
+        )
 
 
 def resample_blocks(blocks: Iterable[Tensor], source_rate: int, target_rate: int) -> Iterator[Tensor]:
@@ -58,16 +67,19 @@ def resample(wave: Tensor, source_rate: int, target_rate: int) -> Tensor:
     return torch.cat(list(resample_blocks([wave], source_rate, target_rate)))
 
 
-def read_blocks(path: str | os.PathLike[str], sample_rate: int) -> Iterator[Tensor]:
+def read_blocks(path: str | os.PathLike[str], sample_rate: int, most_seconds: float = float("inf")) -> Iterator[Tensor]:
     """The file as mono float32 blocks [N_i] at `sample_rate` Hz, in bounded memory; channels are averaged.
 
-    Raises AudioError if the file cannot be read, is empty or holds NaN or infinity.
+    Raises AudioError if the file cannot be read, is empty, holds NaN or infinity, or says that it is longer than
+    the `most_seconds` that a model's context holds.
     """
     import soundfile
 
     try:
         with _open(path) as file:
             _check_complete(file, path)
+            if file.frames < UNKNOWN_FRAMES:
+                check_length(file.frames, file.samplerate, most_seconds)
             yield from resample_blocks(_mono_blocks(file, path), file.samplerate, sample_rate)
     except (OSError, soundfile.SoundFileError) as error:
         if not os.path.exists(path):

@@ -27,6 +27,7 @@ from mimo_audio.results import Answer, Response, Speech, Stats
 from mimo_audio.sounds import Sound, blocks_of, codes_in
 from mimo_audio.text import TextTokenizer
 from mimo_audio.tokenizer import AudioTokenizer
+from mimo_audio.tokenizer.model import SEGMENT_CODE_FRAMES
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -193,7 +194,7 @@ class MimoAudio:
         if codes is not None:
             return codes
         try:
-            return self.encode_blocks(blocks_of(audio, self.sample_rate))
+            return self.encode_blocks(blocks_of(audio, self.sample_rate, self.most_seconds))
         except AudioError as error:
             raise AudioError(f"{name}: {error}") from error
 
@@ -221,7 +222,8 @@ class MimoAudio:
         if not read.codes.shape[1]:
             raise GenerationError(f"the model answered without speech: {read.text!r:.80}")
         whole = read.codes if before is None else torch.cat([before, read.codes], 1)
-        wave = self.audio_tokenizer.decode(whole).cpu()
+        pieces = whole.split(SEGMENT_CODE_FRAMES, 1)
+        wave = torch.cat([self.audio_tokenizer.decode(piece).cpu() for piece in pieces])
         wave = wave[len(wave) // whole.shape[1] * (whole.shape[1] - read.codes.shape[1]) :]
         return Speech(wave, self.sample_rate, read.codes, read.text, read.thought, response.stats)
 

@@ -31,15 +31,17 @@ def codes_in(sound: object) -> Tensor | None:
     return None
 
 
-def blocks_of(sound: Sound, sample_rate: int) -> Iterator[Tensor]:
-    """A file or a wave as mono float32 blocks [N_i] at `sample_rate` Hz. Raises AudioError."""
+def blocks_of(sound: Sound, sample_rate: int, most_seconds: float) -> Iterator[Tensor]:
+    """A file or a wave, so long at most, as mono float32 blocks [N_i] at `sample_rate` Hz. Raises AudioError."""
     if isinstance(sound, str | PathLike):
-        return audio.read_blocks(sound, sample_rate)
+        return audio.read_blocks(sound, sample_rate, most_seconds)
     wave, rate = sound if isinstance(sound, tuple) and len(sound) == 2 else (sound, sample_rate)
     if not isinstance(rate, Integral) or isinstance(rate, bool):
         raise AudioError(f"expected (wave, sample_rate) with a whole number of Hz, got {rate!r:.50}")
-    blocks = _mono(wave).float().split(BLOCK_SAMPLES)
-    return audio.resample_blocks(blocks, int(rate), sample_rate)
+    wave = _mono(wave).float()
+    if rate > 0:
+        audio.check_length(len(wave), int(rate), most_seconds)
+    return audio.resample_blocks(wave.split(BLOCK_SAMPLES), int(rate), sample_rate)
 
 
 def _mono(wave: object) -> Tensor:

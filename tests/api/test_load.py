@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 from torch import Tensor
 
@@ -11,6 +12,7 @@ import mimo_audio
 from mimo_audio import pairing
 from mimo_audio.errors import AudioError, GenerationError, ModelError
 from mimo_audio.lm import LanguageModelConfig
+from mimo_audio.tokenizer import AudioTokenizer
 
 from .conftest import LANGUAGE_MODEL, TOKENIZER
 
@@ -87,12 +89,21 @@ def test_half_precision(dtype: torch.dtype, wave: Tensor) -> None:
     assert model.chat(wave, speech=True, max_seconds=0.3, max_new=40).speech.wave.isfinite().all()
 
 
-def test_the_end_of_the_context(copied: Callable[..., Path], wave: Tensor) -> None:
+def test_the_end_of_the_context(
+    copied: Callable[..., Path], wave: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A context of 32 positions: 5.12 s of audio."""
     model = mimo_audio.load(copied(LANGUAGE_MODEL, "lm", max_position_embeddings=32), TOKENIZER, device="cpu")
     assert model.most_seconds == 5.12
-    with pytest.raises(AudioError, match="audio: expected at most 5 s, which fill the model's context, got more"):
-        model.transcribe(wave.repeat(8))
+    many, message = wave.repeat(5), "audio: expected at most 5 s, which fill the model's context, got "
+    soundfile.write(tmp_path / "long.wav", many.numpy(), 24000)
+    with monkeypatch.context() as patch:  # nothing is computed for these
+        patch.setattr(AudioTokenizer, "encode_features", None)
+        for long in (many, (many, 24000), tmp_path / "long.wav"):
+            with pytest.raises(AudioError, match=message + "7 s"):
+                model.encode(long)
+    with pytest.raises(AudioError, match=message[7:] + "more"):
+        model.encode_blocks([many])
     with pytest.raises(GenerationError, match="takes 53 positions, expected fewer than the model's context of 32"):
         model.transcribe(wave[:14400].repeat(4))
     speech = model.extend(wave, temperature=0)

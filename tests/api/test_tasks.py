@@ -153,6 +153,16 @@ def test_extend_joins_on_the_recording(model: MimoAudio, wave: Tensor) -> None:
     torch.testing.assert_close(speech.wave, whole[960 * padded.shape[1] :], atol=1e-6, rtol=0)
 
 
+def test_long_speech_is_decoded_in_pieces(model: MimoAudio, wave: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As published; else memory would grow with its length."""
+    monkeypatch.setattr("mimo_audio.model.SEGMENT_CODE_FRAMES", 20)
+    speech = model.extend(wave, max_seconds=1)
+    padded = torch.nn.functional.pad(model.encode(wave), (0, 3), "replicate")
+    whole = torch.cat([padded, speech.codes], 1)
+    waves = torch.cat([model.audio_tokenizer.decode(piece) for piece in whole.split(20, 1)])
+    assert torch.equal(speech.wave, waves[960 * padded.shape[1] :])
+
+
 # Options
 
 

@@ -47,8 +47,8 @@ def test_few_blocks_are_alive(mimo: Callable, minute: Path, tmp_path: Path, monk
     read, written = Census(), Census()
     read_blocks, decode = audio.read_blocks, AudioTokenizer.decode
 
-    def counted_blocks(path: Path, sample_rate: int) -> Iterator[Tensor]:
-        return map(read.follow, read_blocks(path, sample_rate))
+    def counted_blocks(path: Path, sample_rate: int, most_seconds: float) -> Iterator[Tensor]:
+        return map(read.follow, read_blocks(path, sample_rate, most_seconds))
 
     monkeypatch.setattr(audio, "read_blocks", counted_blocks)
     monkeypatch.setattr(AudioTokenizer, "decode", lambda self, codes: written.follow(decode(self, codes)))

@@ -226,6 +226,16 @@ def test_a_full_context_is_said(mimo, tokenizer: Path, wav: Path, tmp_path: Path
     assert mimo(*words, "--max-new", 3).err == ""
 
 
+def test_too_long_a_recording(refuses, whole_model: MimoAudio, tmp_path: Path) -> None:
+    """It is refused by its header, before anything is computed."""
+    with soundfile.SoundFile(tmp_path / "hour.flac", "w", 8000, 1) as file:
+        for _ in range(60):
+            file.write(np.zeros(60 * 8000))
+    assert "hour.flac: expected at most 1311 s, which fill the model's context, got 3600 s" in refuses(
+        "asr", tmp_path / "hour.flac"
+    )
+
+
 def test_half_precision(ask, tmp_path: Path) -> None:
     record = result(ask("tts", "Hi", "-o", tmp_path / "a.wav", "--dtype", "bfloat16", "--max-new", 20, "--json"))
     assert record["text_tokens"] + record["patches"] == 20

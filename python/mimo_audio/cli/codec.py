@@ -134,9 +134,9 @@ def load(arguments: Namespace) -> Codec:
     return Codec(tokenizer, Path(arguments.model).resolve().name, getattr(arguments, "n_q", None))
 
 
-def read_blocks(path: Path, sample_rate: int) -> Iterator[Tensor]:
+def read_blocks(path: Path, sample_rate: int, most_seconds: float = float("inf")) -> Iterator[Tensor]:
     """`audio.read_blocks` without what decoders print themselves: libmpg123 comments on damaged files."""
-    blocks = audio.read_blocks(path, sample_rate)
+    blocks = audio.read_blocks(path, sample_rate, most_seconds)
     while True:
         with _no_stderr():
             block = next(blocks, None)

@@ -46,8 +46,9 @@ class Assistant:
                 self.seconds_read += len(block) / rate
                 yield block
 
+        blocks = read_blocks(path, rate, self.model.most_seconds)
         try:
-            return self.model.encode_blocks(counted(progress("read", read_blocks(path, rate), rate)))
+            return self.model.encode_blocks(counted(progress("read", blocks, rate)))
         except AudioError as error:
             raise AudioError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
 
