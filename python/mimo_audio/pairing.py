@@ -9,6 +9,7 @@ from pathlib import Path
 from mimo_audio.config import TokenizerConfig
 from mimo_audio.errors import ModelError
 from mimo_audio.lm.config import LanguageModelConfig
+from mimo_audio.released_config import dashed
 
 FRAME_RATE = 25.0  # code frames per second that a language model is trained on (MiMo-Audio report, section 2.1)
 TOKENIZER_FOLDERS = ("tokenizer", "../MiMo-Audio-Tokenizer")  # looked for beside a language model
@@ -70,14 +71,10 @@ def check_pair(language: LanguageModelConfig, tokenizer: TokenizerConfig) -> Non
     theirs = list(tokenizer.codebook_size[: language.audio_channels])
     problems = []
     if theirs != sizes:
-        problems.append(f"codebooks of {_dashed(theirs)} entries, expected {_dashed(sizes)}")
+        problems.append(f"codebooks of {dashed(theirs)} entries, expected {dashed(sizes)}")
     if tokenizer.frame_rate != FRAME_RATE:
         problems.append(f"{tokenizer.frame_rate:g} frames per second, expected {FRAME_RATE:g}")
     if list(language.speech_zeroemb_idx) != sizes:
-        problems.append(f"empty codes {_dashed(language.speech_zeroemb_idx)}, expected one behind each codebook")
+        problems.append(f"empty codes {dashed(language.speech_zeroemb_idx)}, expected one behind each codebook")
     if problems:
         raise ModelError("the audio tokenizer is not that of the language model: " + "; ".join(problems))
-
-
-def _dashed(sizes: list[int] | tuple[int, ...]) -> str:
-    return "-".join(map(str, sizes))

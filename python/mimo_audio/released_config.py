@@ -20,6 +20,11 @@ def is_int(value: object, low: int, high: int = LARGEST) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
+def dashed(entries: Sequence[int]) -> str:
+    """ "0-1-2", as releases write a number per codebook."""
+    return "-".join(map(str, entries))
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReleasedConfig:
     """Base of the configurations: their fields are the keys of config.json, of which a null counts as absent.

@@ -28,8 +28,8 @@ class KeyValueCache:
 
     @property
     def capacity(self) -> int:
-        """Positions that there is room for."""
-        return self.keys[0].shape[2]
+        """Positions that there is room for: of the values, which grow last, should memory run out between."""
+        return self.values[-1].shape[2]
 
     def reserve(self, length: int) -> None:
         """Makes room for `length` positions in all. Raises LanguageModelError beyond the limit."""
@@ -38,7 +38,8 @@ class KeyValueCache:
         if length > self.capacity:
             capacity = min(self.limit, max(2 * self.capacity, -(-length // CHUNK) * CHUNK))
             for rooms in (self.keys, self.values):
-                rooms[:] = [self._moved(room, capacity) for room in rooms]
+                for layer, room in enumerate(rooms):  # one by one, so that only one is there twice
+                    rooms[layer] = self._moved(room, capacity)
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Puts keys and values [B, K, T, D] behind the positions so far; returns those of all [B, K, length + T, D].

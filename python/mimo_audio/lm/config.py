@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mimo_audio.errors import ModelError
 from mimo_audio.lm.transformer import StackShape
-from mimo_audio.released_config import ReleasedConfig, is_int
+from mimo_audio.released_config import ReleasedConfig, dashed, is_int
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -95,7 +95,7 @@ class LanguageModelConfig(ReleasedConfig):
         return super().from_dict(values)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**super().to_dict(), **{name: "-".join(map(str, getattr(self, name))) for name in PER_CHANNEL}}
+        return {**super().to_dict(), **{name: dashed(getattr(self, name)) for name in PER_CHANNEL}}
 
     def expected(self, name: str, annotation: object, value: Any) -> str | None:
         if name in PER_CHANNEL:
@@ -119,12 +119,12 @@ class LanguageModelConfig(ReleasedConfig):
         ]
         if not all(is_int(size, 2, LARGEST_VOCABULARY) for size in self.speech_vocab_size):
             problems.append(
-                f"speech_vocab_size must be from 2 to {LARGEST_VOCABULARY}, got {_dashed(self.speech_vocab_size)}"
+                f"speech_vocab_size must be from 2 to {LARGEST_VOCABULARY}, got {dashed(self.speech_vocab_size)}"
             )
         if any(empty >= size for empty, size in zip(self.speech_zeroemb_idx, self.speech_vocab_size, strict=False)):
             problems.append(
-                f"speech_zeroemb_idx {_dashed(self.speech_zeroemb_idx)} must lie below "
-                f"speech_vocab_size {_dashed(self.speech_vocab_size)}"
+                f"speech_zeroemb_idx {dashed(self.speech_zeroemb_idx)} must lie below "
+                f"speech_vocab_size {dashed(self.speech_vocab_size)}"
             )
         if self.audio_channels > MOST_CHANNELS:
             problems.append(f"audio_channels must be from 1 to {MOST_CHANNELS}, got {self.audio_channels}")
@@ -164,7 +164,3 @@ def _per_channel(value: Any, channels: int) -> tuple[int, ...] | None:
     if not entries or not all(is_int(entry, 0) for entry in entries):
         return None
     return tuple(entries * channels if len(entries) == 1 else entries)
-
-
-def _dashed(entries: tuple[int, ...]) -> str:
-    return "-".join(map(str, entries))
