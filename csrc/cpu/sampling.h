@@ -185,10 +185,11 @@ inline double set_weights(const RowScratch& row, int64_t count, F&& weight_at) {
 // Takes the weight from what top_p removes; returns the sum of the rest.
 inline double keep_top_p(const RowScratch& row, int64_t count, float top_p, float largest, double total) {
   // What weighs less than (1 - top_p) * total / count never belongs to it: all of that together is less than 1 - top_p.
-  const double least = double(largest) + std::log((1 - double(top_p)) * total / double(count));
+  const double least = double(largest) + std::log((1 - double(top_p)) * total / double(count)) - 1e-3 -
+                       1e-6 * std::fabs(double(largest));
+  const float low = least > double(kLowest) ? float(least) : kLowest;
   const double target = top_p * total;
-  const Cut cut = select(row.scores.get(), row.weights.get(), count, target,
-                         float(least - 1e-3 - 1e-6 * std::fabs(double(largest))), largest, row.some_scores.get(),
+  const Cut cut = select(row.scores.get(), row.weights.get(), count, target, low, largest, row.some_scores.get(),
                          row.some_weights.get());
   int64_t drop = 0;  // of equal entries, the first
   if (cut.equal > 1) {
