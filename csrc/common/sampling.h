@@ -69,6 +69,10 @@ inline void set_codebooks(const char* op, const char* x_name, const Tensor& x, c
     hold.push_back(torch::stable::contiguous(t));
     return hold.back().const_data_ptr();
   };
+  check_dim(op, "embeddings[0]", embeddings[0], 2, "[V, E]");
+  const int64_t embed_dim = embeddings[0].size(1);
+  MIMO_CHECK(embed_dim >= 1 && embed_dim <= kMaxSampledWidth, op, ": embeddings[0] must have 1 to ", kMaxSampledWidth,
+             " columns, got ", describe(embeddings[0]));
   p.channels = int32_t(heads.size());
   for (size_t r = 0; r < heads.size(); ++r) {
     const std::string at = text("[", r, "]");
@@ -76,17 +80,17 @@ inline void set_codebooks(const char* op, const char* x_name, const Tensor& x, c
     const int64_t vocabulary = heads[r].size(0);
     MIMO_CHECK(vocabulary >= 2 && vocabulary <= kMaxVocabulary, op, ": heads", at, " must have 2 to ", kMaxVocabulary,
                " rows, got ", describe(heads[r]));
-    check_dim(op, "embeddings[0]", embeddings[0], 2, "[V, E]");
-    p.embeddings[r] = data("embeddings" + at, embeddings[r], vocabulary, embeddings[0].size(1), "[V, E]");
+    p.embeddings[r] = data("embeddings" + at, embeddings[r], vocabulary, embed_dim, "[V, E]");
     MIMO_CHECK(empty_ids[r] >= 0 && empty_ids[r] < vocabulary, op, ": empty_ids", at, " must be in 0 .. ",
                vocabulary - 1, ", got ", empty_ids[r]);
-    MIMO_CHECK(delays[r] >= 0 && delays[r] < INT32_MAX / 2, op, ": delays", at, " must be at least 0, got ", delays[r]);
+    MIMO_CHECK(delays[r] >= 0 && delays[r] <= kMaxSampledStep, op, ": delays", at, " must be in 0 .. ", kMaxSampledStep,
+               ", got ", delays[r]);
     p.vocabulary[r] = int32_t(vocabulary);
     p.empty_ids[r] = int32_t(empty_ids[r]);
     p.delays[r] = int32_t(delays[r]);
   }
   p.dim = int32_t(x.size(1));
-  p.embed_dim = int32_t(embeddings[0].size(1));
+  p.embed_dim = int32_t(embed_dim);
 }
 
 }  // namespace mimo

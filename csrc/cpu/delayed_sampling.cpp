@@ -30,10 +30,10 @@ class Step {
 
   void run() const {
     const Scratch<float> logits(p.batch * width);
-    const Scratch<int64_t> drawn(p.batch * count + 1);
+    const Scratch<int64_t> drawn(draws());
     multiply(logits.get());
     draw(logits.get(), drawn.get());
-    for (int64_t i = 0; i < p.batch * count; ++i) {
+    for (int64_t i = 0; i < draws(); ++i) {
       if (drawn[i] < 0) {
         *p.sampling.invalid_row = i / count;
         return;
@@ -43,6 +43,8 @@ class Step {
   }
 
  private:
+  int64_t draws() const { return int64_t(p.batch) * count; }
+
   // logits [batch, width] = hidden x heads^T.
   void multiply(float* logits) const {
     constexpr int64_t kProductsPerTask = 1 << 17;
@@ -69,7 +71,7 @@ class Step {
   void draw(const float* logits, int64_t* drawn) const {
     constexpr int64_t kEntriesPerTask = 4096;
     const RowSampling& how = p.sampling;
-    parallel_for(p.batch * count, 1 + kEntriesPerTask * count / (width + 1), [&](int64_t begin, int64_t end) {
+    parallel_for(draws(), 1 + kEntriesPerTask * count / (width + 1), [&](int64_t begin, int64_t end) {
       const RowScratch row(largest);
       for (int64_t i = begin; i < end; ++i) {
         const int64_t b = i / count;

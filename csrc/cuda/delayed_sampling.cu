@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(32 * kWarps)
         for (int b = 0; b < kBatch; ++b) {
           if (b >= rows) continue;
           const auto x = *reinterpret_cast<const Chunk<T>*>(hidden + int64_t(b) * dim + d);
-          for (int j = 0; j < n; ++j) sum[b] += widen(w.values[j]) * widen(x.values[j]);
+          for (int j = 0; j < n; ++j) sum[b] = __fmaf_rn(widen(w.values[j]), widen(x.values[j]), sum[b]);
         }
       }
     } else {
@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(32 * kWarps)
         const float w = widen(weight[d]);
 #pragma unroll
         for (int b = 0; b < kBatch; ++b) {
-          if (b < rows) sum[b] += w * widen(hidden[int64_t(b) * dim + d]);
+          if (b < rows) sum[b] = __fmaf_rn(w, widen(hidden[int64_t(b) * dim + d]), sum[b]);
         }
       }
     }
@@ -140,7 +140,7 @@ int64_t delayed_sampling_workspace(const DelayedSamplingParams& p) {
 }
 
 LaunchError delayed_sampling(const DelayedSamplingParams& p, void* stream) {
-  if (p.batch == 0 || p.embed_dim == 0) return nullptr;
+  if (p.batch == 0) return nullptr;
   const auto s = static_cast<cudaStream_t>(stream);
   switch (p.dtype) {
     case DType::f16:

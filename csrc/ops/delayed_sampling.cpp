@@ -12,21 +12,29 @@ Tensor delayed_sampling(const Tensor& hidden, const std::vector<Tensor>& heads, 
                         const Tensor& tokens, const Tensor& temperature, const Tensor& top_k, const Tensor& top_p,
                         const Tensor& seeds, const Tensor& offsets) {
   const char* op = "delayed_sampling";
+  constexpr int64_t kMaxFrames = INT32_MAX / kMaxChannels;  // numbers of draws fit 32 bits
   check_dim(op, "hidden", hidden, 2, "[B, D]");
   check_dtype(op, "hidden", hidden, {ScalarType::Float, ScalarType::BFloat16, ScalarType::Half});
   const int64_t batch = hidden.size(0);
-  MIMO_CHECK(batch <= INT32_MAX && hidden.size(1) >= 1 && hidden.size(1) <= INT32_MAX, op,
-             ": hidden must have at least one column, got ", describe(hidden));
+  MIMO_CHECK(batch <= INT32_MAX && hidden.size(1) >= 1 && hidden.size(1) <= kMaxSampledWidth, op,
+             ": hidden must have at most ", INT32_MAX, " rows and 1 to ", kMaxSampledWidth, " columns, got ",
+             describe(hidden));
   std::vector<Tensor> hold{torch::stable::contiguous(hidden)};
   DelayedSamplingParams p{};
   p.hidden = hold[0].const_data_ptr();
   set_codebooks(op, "hidden", hidden, heads, embeddings, empty_ids, delays, p, hold);
-  MIMO_CHECK(step >= 0 && step < INT32_MAX, op, ": step must be at least 0, got ", step);
+  MIMO_CHECK(step >= 0 && step <= kMaxSampledStep, op, ": step must be in 0 .. ", kMaxSampledStep, ", got ", step);
   check_dim(op, "tokens", tokens, 3, "[B, G, C]");
   check_dtype(op, "tokens", tokens, {ScalarType::Long});
   check_same_device(op, "tokens", tokens, "hidden", hidden);
-  MIMO_CHECK(tokens.size(0) == batch && tokens.size(2) == p.channels && tokens.size(1) <= INT32_MAX / kMaxChannels, op,
-             ": tokens must be [B, G, C] = [", batch, ", G, ", p.channels, "], got ", describe(tokens));
+  MIMO_CHECK(tokens.size(0) == batch && tokens.size(2) == p.channels, op, ": tokens must be [B, G, C] = [", batch,
+             ", G, ", p.channels, "], got ", describe(tokens));
+  MIMO_CHECK(tokens.size(1) <= kMaxFrames, op, ": tokens must have at most ", kMaxFrames, " frames, got ",
+             describe(tokens));
+  for (int i = 0; i < 3; ++i) {
+    MIMO_CHECK(tokens.size(i) < 2 || tokens.stride(i) > 0, op,
+               ": tokens must have a place in memory for every entry, got one expanded along dimension ", i);
+  }
   Tensor dense = torch::stable::contiguous(tokens);
   int64_t invalid_row = -1;
   p.tokens = dense.mutable_data_ptr<int64_t>();

@@ -12,8 +12,8 @@ Tensor sample(const Tensor& logits, const Tensor& temperature, const Tensor& top
   check_dim(op, "logits", logits, 2, "[B, V]");
   check_dtype(op, "logits", logits, {ScalarType::Float, ScalarType::BFloat16, ScalarType::Half});
   const int64_t rows = logits.size(0), vocabulary = logits.size(1);
-  MIMO_CHECK(vocabulary >= 1 && vocabulary <= kMaxVocabulary && rows <= INT32_MAX, op, ": logits must have 1 to ",
-             kMaxVocabulary, " columns, got ", describe(logits));
+  MIMO_CHECK(rows <= INT32_MAX && vocabulary >= 1 && vocabulary <= kMaxVocabulary, op, ": logits must have at most ",
+             INT32_MAX, " rows and 1 to ", kMaxVocabulary, " columns, got ", describe(logits));
   MIMO_CHECK(stream >= 0 && stream <= UINT32_MAX, op, ": stream must be in 0 .. ", UINT32_MAX, ", got ", stream);
   std::vector<Tensor> hold{torch::stable::contiguous(logits)};
   int64_t invalid_row = -1;

@@ -320,7 +320,7 @@ def with_layer(index: int, tensor: Tensor) -> dict:
         ({"attention_heads": 5}, r"layers\[1\] \(layer 0, q\) must have rows for 5 attention_heads"),
         ({"eps": -1.0}, "eps must be at least 0 and finite, got -1"),
         ({"empty_ids": [0, 1, 15]}, r"empty_ids\[2\] must be in 0 .. 14, got 15"),
-        ({"delays": [0, -1, 2]}, r"delays\[1\] must be at least 0, got -1"),
+        ({"delays": [0, -1, 2]}, r"delays\[1\] must be in 0 .. 1073741823, got -1"),
         ({"delays": [0, 1, 2000]}, "group_size \\+ the largest of delays must be at most 1024, got 2002"),
         ({"group_size": 0}, "group_size must be 1 to 1024, got 0"),
         ({"temperature": torch.zeros(2)}, r"temperature must have an entry per row of hidden \(3\), got float32 \[2\]"),

@@ -277,7 +277,10 @@ GOOD = dict(zip(("temperature", "top_k", "top_p", "seeds", "offsets"), settings(
     [
         ({"logits": LOGITS[0]}, r"logits must be 2-D \[B, V\], got float32 \[5\]"),
         ({"logits": LOGITS.double()}, "logits must be float32 or bfloat16 or float16, got float64"),
-        ({"logits": LOGITS[:, :0]}, r"logits must have 1 to 16777216 columns, got float32 \[2, 0\]"),
+        (
+            {"logits": LOGITS[:, :0]},
+            r"logits must have at most 2147483647 rows and 1 to 16777216 columns, got float32 \[2, 0\]",
+        ),
         ({"temperature": GOOD["temperature"].double()}, "temperature must be float32, got float64"),
         ({"temperature": GOOD["temperature"][:1]}, r"temperature must have an entry per row of logits \(2\), got"),
         ({"temperature": torch.tensor([1.0, -0.5])}, r"temperature\[1\] must be 0 .* or positive and finite, got -0.5"),

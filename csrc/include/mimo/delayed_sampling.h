@@ -8,7 +8,9 @@
 
 namespace mimo {
 
-inline constexpr int kMaxChannels = 32;  // codebooks of a patch
+inline constexpr int kMaxChannels = 32;                // codebooks of a patch
+inline constexpr int kMaxSampledWidth = 1 << 20;       // of hidden and of the embeddings
+inline constexpr int kMaxSampledStep = (1 << 30) - 1;  // also the largest delay
 
 // Codebook r is active where delays[r] <= step < delays[r] + group_size; its token is that of frame step - delays[r].
 struct DelayedSamplingParams {
