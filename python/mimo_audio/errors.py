@@ -17,6 +17,10 @@ class CodesError(MimoError):
     """Codes do not fit the tokenizer that should read them."""
 
 
+class StreamError(MimoError):
+    """A stream is closed, cannot have these settings or cannot take this chunk."""
+
+
 class LanguageModelError(MimoError):
     """Ids, a mask or hidden states do not fit the language model that should read them."""
 

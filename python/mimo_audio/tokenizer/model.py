@@ -140,7 +140,7 @@ class AudioTokenizer(nn.Module):
     def dequantize_batch(self, codes: Sequence[Tensor]) -> list[Tensor]:
         """`dequantize` of every item; all with codes of the same number of codebooks."""
         for item in codes:
-            self._check_codes(item)
+            self.check_codes(item)
         if len({len(item) for item in codes}) > 1:
             raise CodesError(f"codes: expected one number of codebooks in a batch, got {[len(item) for item in codes]}")
         if not codes:
@@ -213,7 +213,8 @@ class AudioTokenizer(nn.Module):
         """`encode_blocks` of an audio file of any rate and channel count. Raises AudioError."""
         return self.encode_blocks(audio.read_blocks(path, self.config.sampling_rate), n_q)
 
-    def _check_codes(self, codes: Tensor) -> None:
+    def check_codes(self, codes: Tensor) -> None:
+        """Raises CodesError unless codes are integers [1 .. R codebooks, at least one frame], each in its codebook."""
         sizes = self.config.codebook_size
         if not isinstance(codes, Tensor) or codes.is_floating_point() or codes.dtype == torch.bool:
             kind = codes.dtype if isinstance(codes, Tensor) else type(codes).__name__
