@@ -26,25 +26,48 @@ class LogMel(Float32Module):
             self.register_buffer("window", torch.hann_window(config.window_size), persistent=False)
             self.register_buffer("filterbank", bank, persistent=False)
 
-    def _frames(self, wave: Tensor) -> Tensor:
+    def frames(self, wave: Tensor) -> Tensor:
+        """wave [N] -> all its frames [1 + N // hop, n_mels]."""
         return mn.log_mel(wave[None], self.window, self.filterbank, self.hop, FLOOR, "center")[0]
 
     def stream(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Frames [T_i, n_mels] of a wave that arrives in blocks [N_i] of any size; together exactly those of the whole.
-
-        Keeps the last samples that frames to come can reach, directly or by reflection at the end of the wave.
-        """
-        keep = -(-self.n_fft // self.hop)  # in hops
-        wave = self.window.new_empty(0)
-        first = 0  # frame that sample 0 of `wave` is the centre of
-        done = 0  # frames given
+        """Frames [T_i, n_mels] of a wave in blocks [N_i] of any size; together exactly those of the whole."""
+        stream = MelStream(self)
         for block in blocks:
-            wave = torch.cat([wave, block.to(self.window)])
-            ready = first + (len(wave) - self.n_fft // 2) // self.hop + 1
-            if ready > done:
-                yield self._frames(wave)[done - first : ready - first]
-                done = ready
-                start = max(first, done - keep)
-                wave, first = wave[(start - first) * self.hop :], start
-        if len(wave) and (rest := self._frames(wave)[done - first :]).numel():
-            yield rest
+            if len(frames := stream.push(block)):
+                yield frames
+        if len(frames := stream.finish()):
+            yield frames
+
+
+class MelStream:
+    """One wave on its way to log-mel frames.
+
+    Keeps the last samples that frames to come can reach, directly or by reflection at the end of the wave.
+    """
+
+    def __init__(self, mel: LogMel) -> None:
+        self.mel = mel
+        self.keep = -(-mel.n_fft // mel.hop)  # in hops
+        self.wave = mel.window.new_empty(0)
+        self.first = 0  # frame that sample 0 of `wave` is the centre of
+        self.done = 0  # frames given
+
+    def push(self, block: Tensor) -> Tensor:
+        """The next samples [N] -> the frames [T, n_mels] that no later sample changes, maybe none."""
+        mel = self.mel
+        self.wave = torch.cat([self.wave, block.to(self.wave)])
+        ready = self.first + (len(self.wave) - mel.n_fft // 2) // mel.hop + 1
+        if ready <= self.done:
+            return self.wave.new_empty(0, mel.filterbank.shape[1])
+        frames = mel.frames(self.wave)[self.done - self.first : ready - self.first]
+        self.done = ready
+        start = max(self.first, ready - self.keep)
+        self.wave, self.first = self.wave[(start - self.first) * mel.hop :], start
+        return frames
+
+    def finish(self) -> Tensor:
+        """The wave ends here -> its last frames [T, n_mels], none of an empty one."""
+        if not len(self.wave):
+            return self.wave.new_empty(0, self.mel.filterbank.shape[1])
+        return self.mel.frames(self.wave)[self.done - self.first :]

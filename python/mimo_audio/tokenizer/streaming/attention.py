@@ -1,8 +1,8 @@
 """A Transformer stack over streams: every frame passes every layer once, with keys and values kept in rings.
 
 A step takes `frames` new rows of every stream and gives as many. A layer that sees R frames ahead works R frames behind
-its input, so that all it may see is there; D, the sum of R over the layers so far, is how far its output lags. With
-g the number of an input row of the stack, layer by layer the same row of a ring:
+its input, so that all it may see is there; D, the sum of R over the layers so far (and what the input lags already), is
+how far its output lags. With g the number of an input row of the stack, layer by layer the same row of a ring:
 
     keys of layer l      positions g - D[l-1]          visible to a query if g_query - left - R[l] <= g_key <= g_query,
     queries of layer l   positions g - D[l]            and if the position exists: 0 <= position < end of the stream
@@ -13,6 +13,7 @@ tensors of the same shape, whatever the streams are doing. A row depends on its 
 
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -24,17 +25,25 @@ from mimo_audio_native.reference.window_attention import apply_rotary
 
 
 class StreamingStack:
-    """`stack` with `rights` frames of look-ahead per layer and `left` frames of memory."""
+    """`stack` with `rights` frames of look-ahead per layer and `left` frames of memory; its input lags by `delay`."""
 
     def __init__(
-        self, name: str, stack: TransformerStack, state: State, frames: int, left: int, rights: Sequence[int]
+        self,
+        name: str,
+        stack: TransformerStack,
+        state: State,
+        frames: int,
+        left: int,
+        rights: Sequence[int],
+        delay: int = 0,
     ) -> None:
-        self.name, self.stack, self.frames, self.left, self.rights = name, stack, frames, left, list(rights)
-        self.delays = list(accumulate(self.rights, initial=0))  # of every layer's input; the last: of the output
+        self.name, self.frames, self.left, self.rights = name, frames, left, list(rights)
+        self.layers = [cast(TransformerLayer, layer) for layer in stack.layers]
+        self.delays = list(accumulate(self.rights, initial=delay))  # of every layer's input; the last: of the output
         self.views = list(zip(self.rights, self.delays, strict=False))  # what a layer's mask depends on
         blocks = -(-(left + max(self.rights) + frames) // frames)
-        weight = self.stack.layers[0].self_attn.k_proj.weight
-        heads, width = self.stack.layers[0].self_attn.heads, weight.shape[1]
+        weight, heads = self.layers[0].self_attn.k_proj.weight, self.layers[0].self_attn.heads
+        width = len(weight)
         pair = torch.arange(0, stack.head_dim, 2, dtype=torch.float32, device=weight.device)
         self.frequency = (1 / stack.theta ** (pair / stack.head_dim)).double()
         for i, right in enumerate(self.rights):
@@ -45,7 +54,7 @@ class StreamingStack:
         self.blocks = blocks
 
     def step(self, x: Tensor, state: State, clock: Tensor, end: Tensor, active: Tensor) -> Tensor:
-        """x [B, frames, width] -> the same shape, `delays[-1]` frames behind.
+        """x [B, frames, width] -> the same shape; `delays[-1]` frames behind, counting the input's own lag.
 
         clock [B] int64, steps that every stream did before; end [B] int64, its length in frames (large while it is
         open); active [B] bool, streams whose state changes.
@@ -53,7 +62,7 @@ class StreamingStack:
         g = clock[:, None] * self.frames + torch.arange(self.frames, device=clock.device)  # [B, frames]
         rotations = {right: self._rotation(g - right) for right in {0, *self.rights}}
         masks = self._masks(g, clock, end, x.dtype)
-        for i, layer in enumerate(self.stack.layers):
+        for i, layer in enumerate(self.layers):
             right = self.rights[i]
             normed = layer.self_attn_layer_norm(x)
             key, value = (self._heads(layer, part, normed) for part in ("k_proj", "v_proj"))

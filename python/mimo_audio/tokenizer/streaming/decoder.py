@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from mimo_audio.errors import CodesError, StreamError
 from mimo_audio.tokenizer.model import SEGMENT_CODE_FRAMES, AudioTokenizer
 from mimo_audio.tokenizer.streaming.pipeline import DecoderPipeline
 from mimo_audio.tokenizer.streaming.prior import Statistics, speech_statistics
+from mimo_audio.tokenizer.streaming.settings import check_setting
 from mimo_audio.tokenizer.streaming.state import State
 
 
@@ -71,7 +73,9 @@ class StreamDecoder:
         """
         self._check_open()
         single = self.batch == 1 and isinstance(codes, Tensor) and codes.dim() == 2
-        chunks: list[Tensor | None] = [codes] if single else list(codes)  # type: ignore[list-item]
+        if not isinstance(codes, Sequence | Tensor):
+            raise StreamError(f"codes: expected chunks for {self.batch} streams, got {type(codes).__name__}")
+        chunks = cast(list[Tensor | None], [codes] if single else list(codes))
         if len(chunks) != self.batch:
             raise StreamError(f"codes: expected one chunk for each of {self.batch} streams, got {len(chunks)}")
         for number, chunk in enumerate(chunks):
@@ -146,6 +150,8 @@ class StreamDecoder:
         while True:
             ready = [row.pending.shape[1] >= self.frames or self._holds(row) for row in self._rows]
             if not any(ready):
+                # A view would keep all codes that were ever pushed with it.
+                self._rows = [replace(row, pending=row.pending.clone()) for row in self._rows]
                 nothing = torch.empty(0, device=self.tokenizer.device)
                 return [torch.cat(pieces) if pieces else nothing for pieces in waves]
             codes = torch.stack([F.pad(row.pending, (0, self.frames))[:, : self.frames] for row in self._rows], 1)
@@ -186,12 +192,3 @@ class StreamDecoder:
                 raise CodesError(f"codes: expected {self.n_q} codebooks, got shape {list(chunk.shape)}")
         except CodesError as error:
             raise CodesError(f"stream {number}: {error}") from error
-
-
-def check_setting(name: str, value: object, low: int, high: int | None = None, optional: bool = False) -> None:
-    """Raises StreamError unless `value` is an integer in low .. high, or None where it may be."""
-    if optional and value is None:
-        return
-    if not isinstance(value, int) or isinstance(value, bool) or value < low or (high is not None and value > high):
-        limits = f"an integer from {low}" + ("" if high is None else f" to {high}")
-        raise StreamError(f"{name}: expected {limits}{' or None' if optional else ''}, got {value!r}")

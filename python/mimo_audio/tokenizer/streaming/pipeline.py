@@ -25,9 +25,10 @@ OPEN = 1 << 40  # the end, in code frames, of a stream that has none yet
 class DecoderPipeline:
     """A tokenizer's decoder and vocoder in steps of `step` code frames; adds what it remembers to `state`.
 
-    look_ahead: code frames that the vocoder waits for; None for all that it was trained with. context: code frames that
-    attention without a left limit remembers. prior: statistics that the group norms start from, as
-    `speech_statistics` gives them. Raises StreamError for a model or a setting that cannot stream.
+    look_ahead: code frames that the vocoder waits for; None for all that it was trained to see; what is beyond that
+    goes to the statistics of the last group norm. context: code frames that attention without a left limit remembers.
+    prior: statistics that the group norms start from, as `speech_statistics` gives them. Raises StreamError for a model
+    or a setting that cannot stream.
     """
 
     def __init__(
@@ -51,13 +52,15 @@ class DecoderPipeline:
         self.up1 = (
             StreamingUpConvolution("dconv1", decoder.dconv1, state, 1, step, first[0]) if decoder.dconv1 else None
         )
-        self.up2 = StreamingUpConvolution("dconv2", decoder.dconv2, state, pool, step, second)
+        wanted = None if look_ahead is None else look_ahead * self.rate
+        rights = _rights(vocoder.right, len(vocoder.layers), wanted)
+        waits = max(0, (wanted or 0) - sum(rights))
+        self.up2 = StreamingUpConvolution("dconv2", decoder.dconv2, state, pool, step, second, waits)
         self.decoder = StreamingStack(
             "decoder", decoder, state, pool * step, _memory(decoder.left, context * pool), [0] * len(decoder.layers)
         )
-        rights = _rights(vocoder.right, len(vocoder.layers), None if look_ahead is None else look_ahead * self.rate)
         self.vocoder = StreamingStack(
-            "vocoder", vocoder, state, self.rate * step, _memory(vocoder.left, context * self.rate), rights
+            "vocoder", vocoder, state, self.rate * step, _memory(vocoder.left, context * self.rate), rights, waits
         )
         self.istft = StreamingISTFT(vocoder.head.istft, state, self.rate * step)
         self.hop = tokenizer.config.hop_length

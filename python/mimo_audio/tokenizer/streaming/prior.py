@@ -14,7 +14,7 @@ from mimo_audio import audio
 from mimo_audio.tokenizer.model import AudioTokenizer
 
 CLIPS = ("sentence.wav", "digits.wav")
-PRIOR_FRAMES = 3.0  # code frames
+PRIOR_FRAMES = 2.0  # code frames
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,9 @@ def speech_statistics(tokenizer: AudioTokenizer) -> list[Statistics]:
     weight = tokenizer.decoder.dconv2.conv.weight
     version = weight.device, weight.dtype, weight._version
     if _measured.get(tokenizer, (None,))[0] != version:
-        clips = [audio.read(str(files("mimo_audio") / "assets" / clip), tokenizer.config.sampling_rate) for clip in CLIPS]
+        clips = [
+            audio.read(str(files("mimo_audio") / "assets" / clip), tokenizer.config.sampling_rate) for clip in CLIPS
+        ]
         _measured[tokenizer] = version, statistics(tokenizer, tokenizer.encode_batch(clips))
     return _measured[tokenizer][1]
 

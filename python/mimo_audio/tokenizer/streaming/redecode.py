@@ -7,7 +7,6 @@ heard: the group norms of every call take their statistics over the frames of th
     kept for the next call             | the last `left` frames       |
 """
 
-
 import torch
 from torch import Tensor
 
