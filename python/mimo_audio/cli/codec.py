@@ -99,6 +99,11 @@ class Codec:
 
     def decode(self, tokens: Tokens) -> Iterator[Tensor]:
         """Blocks of the wave that the codes stand for, as many samples as were encoded. Raises CodesError at once."""
+        self.check(tokens)
+        return self._decoded(tokens)
+
+    def check(self, tokens: Tokens) -> None:
+        """Raises CodesError unless this tokenizer made the tokens, and as many of each frame as are wanted."""
         if tokens.codebook_sizes != self.sizes:
             ours, theirs = len(self.sizes), len(tokens.codebook_sizes)
             difference = f"{theirs} codebooks, expected {ours}" if ours != theirs else "codebooks of other sizes"
@@ -115,7 +120,6 @@ class Codec:
             )
         if self.n_q is not None and self.n_q > len(tokens.codes):
             raise CodesError(f"--n-q {self.n_q}: the file holds codes of {len(tokens.codes)} codebooks")
-        return self._decoded(tokens)
 
     def _decoded(self, tokens: Tokens) -> Iterator[Tensor]:
         codes = torch.from_numpy(tokens.codes[: self.n_q].astype(np.int64))

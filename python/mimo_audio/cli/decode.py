@@ -3,13 +3,17 @@
 from argparse import Namespace
 
 from mimo_audio import audio
-from mimo_audio.cli import batch
+from mimo_audio.cli import batch, stream
 from mimo_audio.cli.codec import load
+from mimo_audio.cli.stream_arguments import check
 from mimo_audio.tokens_file import read_tokens
 
 
 def run(arguments: Namespace) -> int:
-    """Decodes a file or a folder and returns the exit status."""
+    """Decodes a file, a folder or stdin and returns the exit status."""
+    check(arguments)
+    if arguments.stream:
+        return stream.decode(arguments)
     jobs = batch.plan(arguments.input, arguments.output, batch.TOKENS_SUFFIXES, ".wav")
     codec = load(arguments)
 

@@ -2,13 +2,17 @@
 
 from argparse import Namespace
 
-from mimo_audio.cli import batch
+from mimo_audio.cli import batch, stream
 from mimo_audio.cli.codec import load
+from mimo_audio.cli.stream_arguments import check
 from mimo_audio.tokens_file import write_tokens
 
 
 def run(arguments: Namespace) -> int:
-    """Encodes a file or a folder and returns the exit status."""
+    """Encodes a file, a folder or stdin and returns the exit status."""
+    check(arguments)
+    if arguments.stream:
+        return stream.encode(arguments)
     jobs = batch.plan(arguments.input, arguments.output, batch.AUDIO_SUFFIXES, ".tokens")
     codec = load(arguments)
 

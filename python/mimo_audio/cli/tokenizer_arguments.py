@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from mimo_audio.cli.parsing import Commands, command, model, n_q, paths
+from mimo_audio.cli.stream_arguments import add_paths_or_stream
 
 FILES = """
 INPUT is a file in any format that libsndfile reads (wav, flac, ogg, mp3, ...), at any sample rate, with any number
@@ -17,8 +18,15 @@ def add_tokenizer_commands(commands: Commands) -> None:
     encode = command(
         commands, "encode", "sound to tokens", FILES,
         "mimo-audio encode talk.mp3 talk.tokens", "mimo-audio encode --n-q 4 recordings/ tokens/",
+        "arecord -f S16_LE -r 24000 | mimo-audio encode --stream | mimo-audio decode --stream wav | aplay",
     )  # fmt: skip
-    paths(encode, "audio file or folder", ".tokens file or folder")
+    add_paths_or_stream(
+        encode,
+        "audio file or folder",
+        ".tokens file or folder",
+        ("pcm",),
+        "16-bit PCM (mono, at the model's rate) on stdin, lines of codes on stdout, while it lasts",
+    )
     model(encode)
     n_q(encode)
 
@@ -29,8 +37,15 @@ def add_tokenizer_commands(commands: Commands) -> None:
         Tokens can be decoded only by the tokenizer that made them. Of a folder, every .tokens file becomes a .wav.
         """,
         "mimo-audio decode talk.tokens talk.wav", "mimo-audio decode tokens/ sounds/",
+        "mimo-audio decode --stream wav < talk.tokens | aplay",
     )  # fmt: skip
-    paths(decode, ".tokens file or folder", "audio file or folder")
+    add_paths_or_stream(
+        decode,
+        ".tokens file or folder",
+        "audio file or folder",
+        ("pcm", "wav"),
+        "codes on stdin (.tokens, or a line per frame), 16-bit PCM on stdout as they arrive, bare (default) or as WAV",
+    )
     model(decode)
     n_q(decode)
 
