@@ -33,13 +33,19 @@ def lines(codes: torch.Tensor) -> bytes:
     return "".join(" ".join(map(str, frame)) + "\n" for frame in codes.T.tolist()).encode()
 
 
-def test_sound_to_lines_to_sound(pipe, model: Path, speech: np.ndarray) -> None:
+def give(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    """Lets the command that runs in this process find `data` on stdin."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(data))))
+
+
+def test_sound_to_lines_to_sound(mimo, pipe, monkeypatch, model: Path, speech: np.ndarray) -> None:
     tokenizer, samples = AudioTokenizer.from_pretrained(model), (speech * 32767).astype("<i2")
-    out, err = pipe("encode", "--stream", "--look-ahead", 5, "--n-q", 2).communicate(samples.tobytes())
+    give(monkeypatch, samples.tobytes())
+    run = mimo("encode", "--stream", "--look-ahead", 5, "--n-q", 2)
     stream = tokenizer.stream_encoder(look_ahead=5, n_q=2)
     codes = torch.cat([stream.push(torch.from_numpy(samples.astype(np.float32) / 32768)), stream.finish()], 1)
-    assert (out, err) == (lines(codes), b"")
-    out, err = pipe("decode", "--stream", "--look-ahead", 1).communicate(out)
+    assert (run.out.encode(), run.err) == (lines(codes), "")
+    out, err = pipe("decode", "--stream", "--look-ahead", 1).communicate(run.out.encode())
     stream = tokenizer.stream_decoder(n_q=2, look_ahead=1)
     wave = torch.cat([stream.push(codes), stream.finish()])
     assert err == b""
@@ -90,7 +96,7 @@ def test_a_reader_that_has_heard_enough(pipe) -> None:
     ],
 )
 def test_bad_input_is_one_line(mimo, monkeypatch, command: str, data: bytes, message: str) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(data))))
+    give(monkeypatch, data)
     run = mimo(command, "--stream")
     assert run.status == 2
     assert message in run.err

@@ -1,0 +1,152 @@
+"""Writes the tables of docs/streaming.md from the records in bench/results (--check: fails if they are out of date)."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench" / "results"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def sound(row: dict[str, Any]) -> list[str]:
+    """Mean and worst of what was measured against offline decoding."""
+    pairs = [(row[key], places) for key, places in (("snr", 1), ("first_second_snr", 1), ("pesq_wb", 2), ("stoi", 4))]
+    return [f"{values['mean']:.{places}f} ({values['worst']:.{places}f})" for values, places in pairs]
+
+
+SOUND = ["SNR, dB", "SNR of the first second", "PESQ-WB", "STOI"]
+
+
+def look_ahead(record: dict[str, Any]) -> str:
+    first, *rest = record["look_ahead"]
+    rows = [
+        [
+            "all the vocoder sees" if row["look_ahead"] is None else str(row["look_ahead"]),
+            f"{row['delay_s'] * 1e3:.0f} ms",
+            f"{row['offline_statistics']['snr']['mean']:.1f}",
+            *sound(row),
+        ]
+        for row in sorted([first, *rest], key=lambda row: row["delay_s"])
+    ]
+    rows.append(["re-decoding", "1600 ms", "", *sound(record["redecoding"])])
+    return table(["look-ahead, code frames", "delay", "SNR with offline's statistics", *SOUND], rows)
+
+
+def norms(record: dict[str, Any]) -> str:
+    def name(row: dict[str, Any]) -> str:
+        if "warm_up" in row:
+            return f"of the first {row['warm_up'] / 25:g} s, then frozen"
+        frames = row["prior_frames"]
+        if frames < 0.01:
+            return "of the stream so far"
+        return "of speech (the prior) alone" if frames > 1e6 else f"so far, and the prior counted as {frames:g} frames"
+
+    return table(["statistics", *SOUND], [[name(row), *sound(row)] for row in record["norms"]])
+
+
+def encoder(record: dict[str, Any]) -> str:
+    rows = [
+        [
+            *(str(row[key]) for key in ("look_ahead", "step", "context")),
+            f"{(row['look_ahead'] + row['step']) * 40} ms",
+            f"{row['equal'][0]:.1%}",
+            f"{row['equal'][1]:.1%}",
+            f"{sum(row['equal'][2:]) / len(row['equal'][2:]):.1%}",
+            *sound(row)[2:],
+        ]
+        for row in record["encoder"]
+    ]
+    head = ["look-ahead", "step", "context", "delay", "codebook 0 equal", "codebook 1", "mean of the rest"]
+    return table([*head, "PESQ-WB", "STOI"], rows)
+
+
+def clips(record: dict[str, Any]) -> str:
+    seconds = sum(clip["seconds"] for clip in record["clips"])
+    names = ", ".join(clip["name"].removesuffix(".wav") for clip in record["clips"])
+    return f"{len(record['clips'])} clips, {seconds:.0f} s: {names}. Model: {record['model']}.\n"
+
+
+def speed(record: dict[str, Any]) -> str:
+    rows = [
+        [
+            str(row["streams"]),
+            str(row["step"]),
+            f"{row['step_s'] * 1e3:.1f} ms",
+            f"{row['late_s'] * 1e3:.1f} ms",
+            f"{row['rtf']:.3f}",
+            f"{row['redecode_s'] * 1e3:.0f} ms",
+            f"{row['step_s'] / row['redecode_s']:.1%}",
+        ]
+        for row in record["steps"]
+    ]
+    about = record["machine"]
+    head = [
+        "streams",
+        "step, frames",
+        "time of a step",
+        "slowest of 100",
+        "real-time factor",
+        "re-decoding",
+        "share of it",
+    ]
+    return (
+        table(head, rows)
+        + f"\n{record['model']}, {about['device']}, {about['threads']} thread(s), torch {about['torch']}.\n"
+    )
+
+
+def long_stream(record: dict[str, Any]) -> str:
+    rows = [
+        [
+            str(row["minute"]),
+            f"{row['step_s'] * 1e3:.2f} ms",
+            f"{row['state_bytes'] / 1e3:.1f} kB",
+            f"{row['resident_bytes'] / 1e6:.0f} MB",
+        ]
+        for row in record["long"]["minutes"]
+    ]
+    return table(["minute", f"step of {record['long']['step']} frames", "state", "whole process"], rows)
+
+
+TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "look-ahead": ("streaming_deviation", look_ahead),
+    "norms": ("streaming_deviation", norms),
+    "encoder": ("streaming_deviation", encoder),
+    "clips": ("streaming_deviation", clips),
+    "speed": ("streaming", speed),
+    "long": ("streaming", long_stream),
+}
+
+
+def updated(text: str) -> str:
+    for name, (record, make) in TABLES.items():
+        head, rest = text.split(f"<!-- {name}:begin -->\n")
+        content = make(json.loads((RESULTS / f"{record}.json").read_text()))
+        text = f"{head}<!-- {name}:begin -->\n{content}<!-- {name}:end -->{rest.split(f'<!-- {name}:end -->')[1]}"
+    return text
+
+
+def main() -> int:
+    path = ROOT / "docs" / "streaming.md"
+    text = path.read_text()
+    wanted = updated(text)
+    if "--check" in sys.argv[1:]:
+        if text != wanted:
+            print(
+                "docs/streaming.md: its tables are not those of bench/results; run scripts/update_streaming_doc.py",
+                file=sys.stderr,
+            )
+        return int(text != wanted)
+    path.write_text(wanted)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
