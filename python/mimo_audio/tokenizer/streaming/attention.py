@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mimo_audio.tokenizer.streaming.state import State
 from mimo_audio.tokenizer.transformer import TransformerLayer, TransformerStack
-from mimo_audio_native.reference.window_attention import apply_rotary
+from mimo_audio_native.reference.rotary import apply_rotary
 
 
 class StreamingStack:

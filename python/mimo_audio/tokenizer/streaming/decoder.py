@@ -128,7 +128,8 @@ class StreamDecoder:
     def copy_row(self, source: int, target: int) -> None:
         """Makes stream `target` go on from where `source` is."""
         self._check_open()
-        self._check_row(source), self._check_row(target)
+        for row in (source, target):
+            self._check_row(row)
         self.state.copy_row(source, target)
         self._rows[target] = self._rows[source]
 
