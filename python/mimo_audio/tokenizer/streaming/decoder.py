@@ -156,7 +156,7 @@ class StreamDecoder:
                 nothing = torch.empty(0, device=self.tokenizer.device)
                 return [torch.cat(pieces) if pieces else nothing for pieces in waves]
             codes = torch.stack([F.pad(row.pending, (0, self.frames))[:, : self.frames] for row in self._rows], 1)
-            active = torch.tensor(ready, device=codes.device)
+            active = None if all(ready) else torch.tensor(ready, device=codes.device)
             samples = self.pipeline.step(codes, active, self.state)
             for number, row in enumerate(self._rows):
                 if ready[number]:

@@ -19,7 +19,7 @@ class StreamingISTFT:
         self.trim = (self.n_fft - istft.hop) // 2
         state.add("istft.carry", (2, self.n_fft - istft.hop), torch.float32)  # of the signal and of the envelope
 
-    def step(self, x: Tensor, state: State, position: Tensor, end: Tensor, active: Tensor) -> Tensor:
+    def step(self, x: Tensor, state: State, position: Tensor, end: Tensor, active: Tensor | None) -> Tensor:
         """x [B, frames, n_fft + 2] log-magnitudes and phases -> samples [B, frames * hop] float32.
 
         position [B, frames]: the frame's number in its stream; end [B]: frames of the stream.

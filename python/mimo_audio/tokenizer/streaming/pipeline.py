@@ -68,11 +68,11 @@ class DecoderPipeline:
         self.delay = self.vocoder.delays[-1] * self.hop + self.istft.trim  # samples
 
     @torch.no_grad()
-    def step(self, codes: Tensor, active: Tensor, state: State) -> Tensor:
-        """codes [R', B, step] -> samples [B, step * samples] float32, `delay` behind; active [B] bool: who takes part.
+    def step(self, codes: Tensor, active: Tensor | None, state: State) -> Tensor:
+        """codes [R', B, step] -> samples [B, step * samples] float32, `delay` behind.
 
-        The rest of the batch keeps its state, and its samples mean nothing. Codes beyond a stream's `state["end"]` are
-        ignored (but must be codes).
+        active [B] bool: who takes part (None: all); the others keep their state, and their samples mean nothing. Codes
+        beyond a stream's `state["end"]` are ignored (but must be codes).
         """
         tokenizer, clock, end, step = self.tokenizer, state["clock"], state["end"], self.step_frames
         frame = clock[:, None] * step + torch.arange(step, device=clock.device)
@@ -89,7 +89,7 @@ class DecoderPipeline:
         x = vocoder.head.out(vocoder.layer_norm(x))
         position = clock[:, None] * step * self.rate + torch.arange(step * self.rate, device=clock.device)
         wave = self.istft.step(x, state, position - self.vocoder.delays[-1], end * self.rate, active)
-        clock += active
+        clock += 1 if active is None else active
         return wave
 
 

@@ -26,10 +26,10 @@ class State:
     def __getitem__(self, name: str) -> Tensor:
         return self._tensors[name]
 
-    def update(self, name: str, active: Tensor, value: Tensor) -> None:
-        """Writes the rows of `value` [batch, ...] where `active` [batch] bool, in place; the others stay."""
+    def update(self, name: str, active: Tensor | None, value: Tensor) -> None:
+        """Writes the rows of `value` [batch, ...] where `active` [batch] bool (None: all), in place; others stay."""
         old = self._tensors[name]
-        old.copy_(torch.where(active.view(-1, *[1] * (old.dim() - 1)), value, old))
+        old.copy_(value if active is None else torch.where(active.view(-1, *[1] * (old.dim() - 1)), value, old))
 
     def reset(self, row: int | None = None) -> None:
         """Back to the start: one row, or all."""

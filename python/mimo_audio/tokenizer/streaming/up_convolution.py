@@ -39,7 +39,7 @@ class StreamingUpConvolution:
         state.add(self.line, (behind, layer.conv.out_channels), layer.conv.weight.dtype)
         state.add(self.sums, (3,), torch.float64, torch.tensor([count, total, squares], dtype=torch.float64))
 
-    def step(self, x: Tensor, state: State, exists: Tensor, active: Tensor) -> Tensor:
+    def step(self, x: Tensor, state: State, exists: Tensor, active: Tensor | None) -> Tensor:
         """x [B, frames, in] -> [B, frames * stride, out], `behind` rows late.
 
         exists [B, frames] bool: rows of x before the stream's end.
@@ -54,7 +54,7 @@ class StreamingUpConvolution:
         y = y[:, : self.frames * stride]
         return self._normalized(y if conv.bias is None else y + conv.bias, state, exists, active).to(x.dtype)
 
-    def _normalized(self, y: Tensor, state: State, exists: Tensor, active: Tensor) -> Tensor:
+    def _normalized(self, y: Tensor, state: State, exists: Tensor, active: Tensor | None) -> Tensor:
         norm = self.layer.norm
         wide = y.double()
         weight = exists.repeat_interleave(self.stride, 1)[..., None].double()
