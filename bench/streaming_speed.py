@@ -4,7 +4,7 @@
 
 "released" is the released size with random weights. Re-decoding is the published scheme in its steady state: for every
 chunk it decodes 250 frames and the new ones. Both run in turn, so that a machine whose speed drifts slows both; times
-are medians, `late` is the slowest of a hundred steps, and the real-time factor is that of all streams together.
+are medians, `late` is the slowest of the last hundred steps, and the real-time factor is that of all streams together.
 """
 
 import argparse

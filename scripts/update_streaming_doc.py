@@ -80,7 +80,7 @@ def speed(record: dict[str, Any]) -> str:
             str(row["step"]),
             f"{row['step_s'] * 1e3:.1f} ms",
             f"{row['late_s'] * 1e3:.1f} ms",
-            f"{row['rtf']:.3f}",
+            f"{row['rtf']:.3g}",
             f"{row['redecode_s'] * 1e3:.0f} ms",
             f"{row['step_s'] / row['redecode_s']:.1%}",
         ]
@@ -91,15 +91,13 @@ def speed(record: dict[str, Any]) -> str:
         "streams",
         "step, frames",
         "time of a step",
-        "slowest of 100",
+        "slowest",
         "real-time factor",
         "re-decoding",
         "share of it",
     ]
-    return (
-        table(head, rows)
-        + f"\n{record['model']}, {about['device']}, {about['threads']} thread(s), torch {about['torch']}.\n"
-    )
+    threads = "1 thread" if about["threads"] == 1 else f"{about['threads']} threads"
+    return table(head, rows) + f"\n{record['model']}, {about['device']}, {threads}, torch {about['torch']}.\n"
 
 
 def long_stream(record: dict[str, Any]) -> str:
@@ -121,6 +119,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "encoder": ("streaming_deviation", encoder),
     "clips": ("streaming_deviation", clips),
     "speed": ("streaming", speed),
+    "speed-released": ("streaming_released", speed),
     "long": ("streaming", long_stream),
 }
 

@@ -243,7 +243,7 @@ class AudioTokenizer(nn.Module):
         return StreamDecoder(self, batch, look_ahead, n_q, step, context)
 
     def stream_encoder(
-        self, look_ahead: int = 12, n_q: int | None = None, step: int = 4, context: int = 100
+        self, look_ahead: int = 16, n_q: int | None = None, step: int = 4, context: int = 100
     ) -> "StreamEncoder":
         """An encoder of a wave that arrives bit by bit, at the model's rate.
 

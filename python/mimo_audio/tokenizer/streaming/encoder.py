@@ -28,7 +28,7 @@ class StreamEncoder:
     """Encodes one wave as it arrives; made by `AudioTokenizer.stream_encoder`, which see. Memory is bounded."""
 
     def __init__(
-        self, tokenizer: AudioTokenizer, look_ahead: int = 12, n_q: int | None = None, step: int = 4, context: int = 100
+        self, tokenizer: AudioTokenizer, look_ahead: int = 16, n_q: int | None = None, step: int = 4, context: int = 100
     ) -> None:
         codebooks = len(tokenizer.config.codebook_size)
         check_setting("look_ahead", look_ahead, 0)
