@@ -59,18 +59,6 @@ class KeyValueCache:
         if length == 0:
             self.padding = None
 
-    def reset(self) -> None:
-        """Forgets everything but keeps the room."""
-        self.truncate(0)
-
-    def copy(self) -> "KeyValueCache":
-        """An independent cache with the same positions: a prompt read once can be continued in several ways."""
-        twin = KeyValueCache(self.shape, self.batch, self.limit, self.dtype, self.device, self.length)
-        twin.length, twin.padding = self.length, self.padding
-        for own, other in zip(self.keys + self.values, twin.keys + twin.values, strict=True):
-            other.narrow(2, 0, self.length).copy_(own.narrow(2, 0, self.length))
-        return twin
-
     def _room(self, capacity: int) -> Tensor:
         with torch.inference_mode(False):  # so that both inference and plain code may write to it
             size = (self.batch, self.shape.kv_heads, capacity, self.shape.head_dim)

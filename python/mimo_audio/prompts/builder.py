@@ -11,8 +11,6 @@ from mimo_audio.generation.samplers import AUDIO, Sampler
 from mimo_audio.prompts.segments import Layout, audio_segment, pad_codes, patches, stream_segment, text_segment
 from mimo_audio.text import TextTokenizer, check_unicode
 
-INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
