@@ -35,7 +35,7 @@ def test_published_calls(golden):
                 expected, every = found
                 assert_close(wave[::every], expected, atol=5e-5, rtol=0)
                 compared += 1
-    assert compared >= 10
+    assert compared >= 6
 
 
 def test_bad_chunks_leave_the_stream_as_it_was(make_tokenizer):
