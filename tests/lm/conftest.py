@@ -37,7 +37,8 @@ class Golden:
 
     @cached_property
     def arrays(self) -> dict[str, Tensor]:
-        return load_file(FOLDER / f"{self.name}.lm.safetensors")
+        arrays = load_file(FOLDER / f"{self.name}.lm.safetensors")
+        return {name: x.int() if x.dtype == torch.int16 else x for name, x in arrays.items()}
 
     def __getitem__(self, name: str) -> Tensor:
         return self.arrays[name]
