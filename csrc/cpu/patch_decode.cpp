@@ -1,5 +1,5 @@
 // patch_decode on the CPU: a loop over the steps, each a pass through the blocks (cpu/decode_step.h) and a draw of the
-// active codebooks (delayed_sampling), without a word of Python or an allocation in between.
+// active codebooks (delayed_sampling), without a word of Python in between.
 //
 // A step reads all weights once, and few rows meet them: at the full size (1.07 GB in float32, read 11 times) the
 // memory's bandwidth is the limit, which all threads share by streaming different rows of the same matrix. At the nano

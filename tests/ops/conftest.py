@@ -1,9 +1,14 @@
 """Where the op tests run: the native CPU kernels, the CUDA sources on the emulator, and (-m cuda) a real GPU."""
 
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
 import pytest
 import torch
 
 import mimo_audio_native as mn  # noqa: F401  (registers torch.ops.mimo)
+
+T = TypeVar("T")
 
 
 class Backend:
@@ -21,6 +26,22 @@ def backend(request: pytest.FixtureRequest) -> Backend:
         emulator = pytest.importorskip("mimo_audio_native._emulator", reason="built without MIMO_EMULATOR")
         emulator.shuffle_threads(1)  # a kernel whose result depends on the order of its threads fails here
     return Backend(request.param)
+
+
+@pytest.fixture
+def by_threads() -> Iterator[Callable[[Callable[[], T]], list[T]]]:
+    """by_threads(call): what the call returns with 1, 2 and 5 threads, more than a small machine has."""
+    before = torch.get_num_threads()
+
+    def results(call: Callable[[], T]) -> list[T]:
+        found = []
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            found.append(call())
+        return found
+
+    yield results
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

@@ -105,15 +105,11 @@ def test_a_row_depends_on_itself_alone(backend) -> None:
         assert_same(alone, (together[0][part], together[1][part]))
 
 
-def test_results_do_not_depend_on_threads() -> None:
+def test_results_do_not_depend_on_threads(by_threads) -> None:
     arguments = make_step(7, 256, sizes=(1025, 129))
-    results, threads = [], torch.get_num_threads()
-    for count in (1, 2, 5):
-        torch.set_num_threads(count)
-        results.append(run(torch.ops.mimo.delayed_sampling, arguments))
-    torch.set_num_threads(threads)
-    assert_same(results[0], results[1])
-    assert_same(results[0], results[2])
+    first, *others = by_threads(lambda: run(torch.ops.mimo.delayed_sampling, arguments))
+    for other in others:
+        assert_same(other, first)
 
 
 def test_strides(backend) -> None:

@@ -160,16 +160,12 @@ def test_empty_sizes(backend, patches, heads) -> None:
     assert all(t.shape == q.shape for t in with_gradients(backend.ops, q, q, k, v, None, None, False, None))
 
 
-def test_results_do_not_depend_on_threads() -> None:
+def test_results_do_not_depend_on_threads(by_threads) -> None:
     q, k, v = make_qkv(70, 4, 16, 32)
     grad, rest = torch.randn(q.shape), (*make_rotary(4, 32), True, None)
-    results, threads = [], torch.get_num_threads()
-    for count in (1, 2, 5):
-        torch.set_num_threads(count)
-        results.append(with_gradients(torch.ops.mimo, grad, q, k, v, *rest))
-    torch.set_num_threads(threads)
-    for other in results[1:]:
-        assert_equal_bits(other, results[0])
+    first, *others = by_threads(lambda: with_gradients(torch.ops.mimo, grad, q, k, v, *rest))
+    for other in others:
+        assert_equal_bits(other, first)
 
 
 def test_opcheck() -> None:

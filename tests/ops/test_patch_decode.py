@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -173,15 +174,25 @@ def test_hidden_states_do_not_depend_on_the_batch_bit_for_bit(backend) -> None:
         assert torch.equal(decode(backend, rows(arguments, slice(b, b + 1)))[0], together[b])
 
 
-def test_tokens_do_not_depend_on_threads() -> None:
-    arguments = make(Shape(64, 64, 256, 4, 4, 16, 2), batch=9, temperature=1.0)  # large enough for threads
-    threads = torch.get_num_threads()
-    results = []
-    for count in (1, 2, 5):
-        torch.set_num_threads(count)
-        results += [mn.patch_decode(**arguments) for _ in range(3)]
-    torch.set_num_threads(threads)
-    assert all(torch.equal(result, results[0]) for result in results)
+LARGE_ENOUGH_FOR_THREADS = Shape(64, 64, 256, 4, 4, 16, 2)
+
+
+def test_tokens_do_not_depend_on_threads(by_threads) -> None:
+    arguments = make(LARGE_ENOUGH_FOR_THREADS, batch=9, temperature=1.0)
+    first, *others = by_threads(lambda: torch.stack([mn.patch_decode(**arguments) for _ in range(3)]))
+    assert all(torch.equal(other, first[:1].expand_as(other)) for other in (first, *others))
+
+
+def test_calls_at_the_same_time(by_threads) -> None:
+    """From several Python threads, each with kernel threads of its own."""
+    arguments = make(LARGE_ENOUGH_FOR_THREADS, batch=9, temperature=1.0)
+    wanted = mn.patch_decode(**arguments)
+
+    def call(_: int) -> bool:
+        return torch.equal(mn.patch_decode(**arguments), wanted)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(all(found) for found in by_threads(lambda: list(pool.map(call, range(12)))))
 
 
 def test_strides_and_offsets_of_weights_do_not_matter(backend) -> None:

@@ -86,19 +86,12 @@ def test_one_frame_does_not_depend_on_the_others() -> None:
         torch.testing.assert_close(piece[0, 0], whole[0, first], rtol=0, atol=0)
 
 
-def test_the_number_of_threads_does_not_change_a_bit() -> None:
+def test_the_number_of_threads_does_not_change_a_bit(by_threads) -> None:
     spectrum = torch.randn(1, 700, 49, dtype=torch.complex64)
     window = torch.rand(96) + 0.1
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            results.append(mn.istft(spectrum, window, 24))
-    finally:
-        torch.set_num_threads(threads)
-    for result in results[1:]:
-        torch.testing.assert_close(result, results[0], rtol=0, atol=0)
+    first, *others = by_threads(lambda: mn.istft(spectrum, window, 24))
+    for other in others:
+        torch.testing.assert_close(other, first, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(

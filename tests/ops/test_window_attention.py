@@ -165,17 +165,17 @@ def test_empty_sizes(backend, rows, heads, lengths) -> None:
     assert all(g.shape == q.shape for g in gradients(backend, q, q, k, v, *rest))
 
 
-def test_results_do_not_depend_on_threads() -> None:
+def test_results_do_not_depend_on_threads(by_threads) -> None:
     q, k, v = make_qkv(300, 3, 32)
     grad, rest = torch.randn(q.shape), (offsets([100, 200]), -1, 5, None, None, None)
-    results, threads = [], torch.get_num_threads()
-    for count in (1, 2, 5):
-        torch.set_num_threads(count)
+
+    def call() -> list[Tensor]:
         out, lse = torch.ops.mimo.window_attention(q, k, v, *rest)
-        results.append([out, lse, *torch.ops.mimo.window_attention_backward(grad, q, k, v, out, lse, *rest)])
-    torch.set_num_threads(threads)
-    for other in results[1:]:
-        for got, wanted in zip(other, results[0], strict=True):
+        return [out, lse, *torch.ops.mimo.window_attention_backward(grad, q, k, v, out, lse, *rest)]
+
+    first, *others = by_threads(call)
+    for other in others:
+        for got, wanted in zip(other, first, strict=True):
             torch.testing.assert_close(got, wanted, rtol=0, atol=0)
 
 
