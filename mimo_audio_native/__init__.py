@@ -7,6 +7,7 @@ import torch  # noqa: F401  (before _C, which links against its libraries)
 
 from mimo_audio_native._C import build_info  # registers torch.ops.mimo.*
 from mimo_audio_native.mel import mel_filterbank
+from mimo_audio_native.ops.backbone_step import backbone_step
 from mimo_audio_native.ops.delayed_sampling import delayed_sampling
 from mimo_audio_native.ops.log_mel import log_mel
 from mimo_audio_native.ops.patch_attention import patch_attention
@@ -18,6 +19,7 @@ from mimo_audio_native.ops.vocoder_head import vocoder_head
 from mimo_audio_native.ops.window_attention import window_attention
 
 __all__ = [
+    "backbone_step",
     "build_info",
     "delayed_sampling",
     "istft",

@@ -83,25 +83,36 @@ class Rows {
   const Scratch<float> data_;
 };
 
+// How many threads pay for themselves: each has so many bytes of weights per step, times rows of the batch. `cached`:
+// the numbers that a layer's attention reads per row where they are as many.
+inline int decode_threads(const BlockShape& s, int64_t layers, int64_t batch, int64_t element, int64_t cached) {
+  constexpr int64_t kBytesPerThread = 512 << 10;
+  const int64_t attention = int64_t(s.heads + s.kv_heads) * 2 * s.head_dim;
+  const int64_t numbers = s.dim * (attention + int64_t(s.ffn) * 3) + cached;
+  const int64_t wanted = layers * numbers * element * batch / kBytesPerThread, most = thread_count();
+  return int(wanted < 1 ? 1 : wanted < most ? wanted : most);
+}
+
 // --- blocks ----------------------------------------------------------------------------------------------------------
 
 template <class T>
 class DecodeBlocks {
  public:
-  const Rows x, y;  // the residual stream, and its norm
+  const Rows x, y;           // the residual stream, and its norm
+  const Rows qkv, attended;  // products of y, head by head; what attention makes of them
 
   // `positions`: how many the cache holds.
   DecodeBlocks(const BlockShape& shape, int layers, int batch, int positions, int threads)
       : x(batch, shape.dim),
         y(batch, shape.dim),
+        qkv(batch, (shape.heads + 2 * shape.kv_heads) * shape.head_dim),
+        attended(batch, shape.heads * shape.head_dim),
         s_(shape),
         batch_(batch),
         capacity_(positions),
         queries_(shape.heads * shape.head_dim),
         keys_(shape.kv_heads * shape.head_dim),
         delta_(batch, shape.dim),
-        qkv_(batch, queries_ + 2 * keys_),
-        attended_(batch, queries_),
         gate_(batch, shape.ffn),
         up_(batch, shape.ffn),
         scores_(threads, positions),
@@ -120,17 +131,21 @@ class DecodeBlocks {
   // Runs block number `layer` at `position`, from y to y: the norm of the new x by `next_norm`.
   void step(Team::Member& member, const BlockWeights& w, int layer, int position, const float* cos, const float* sin,
             const void* next_norm) const {
-    constexpr int64_t size = sizeof(T);
-    const auto nothing = [] {};
     const int rows_of_head = (s_.heads / s_.kv_heads + 2) * s_.head_dim;
     member.run_rows(
-        s_.kv_heads, 1, rows_of_head * s_.dim * size,
-        [&](int begin, int end) { heads(w, layer, position, cos, sin, begin, end, scores_[member.index()]); }, nothing);
+        s_.kv_heads, 1, rows_of_head * s_.dim * int64_t(sizeof(T)),
+        [&](int begin, int end) { heads(w, layer, position, cos, sin, begin, end, scores_[member.index()]); }, [] {});
+    feed_forward(member, w, next_norm);
+  }
+
+  // What follows a block's attention: from attended to y.
+  void feed_forward(Team::Member& member, const BlockWeights& w, const void* next_norm) const {
+    constexpr int64_t size = sizeof(T);
     member.run_rows(
         s_.dim, kLinearPad, queries_ * size,
-        [&](int begin, int end) { add_product(w.out, queries_, attended_, begin, end); }, [&] { normalize(w.norm_2); });
+        [&](int begin, int end) { add_product(w.out, queries_, attended, begin, end); }, [&] { normalize(w.norm_2); });
     member.run_rows(
-        s_.ffn, kLinearPad, 2 * s_.dim * size, [&](int begin, int end) { gate_and_up(w, begin, end); }, nothing);
+        s_.ffn, kLinearPad, 2 * s_.dim * size, [&](int begin, int end) { gate_and_up(w, begin, end); }, [] {});
     member.run_rows(
         s_.dim, kLinearPad, s_.ffn * size, [&](int begin, int end) { add_product(w.down, s_.ffn, gate_, begin, end); },
         [&] { normalize(next_norm); });
@@ -159,7 +174,7 @@ class DecodeBlocks {
              float* scores) const {
     const int width = s_.head_dim, shared = s_.heads / s_.kv_heads;
     const auto rows = [&](const void* weight, int at, int per_head) {
-      product(weight, s_.dim, y, qkv_[0] + at, qkv_.stride(), begin * per_head, end * per_head);
+      product(weight, s_.dim, y, qkv[0] + at, qkv.stride(), begin * per_head, end * per_head);
     };
     rows(w.q, 0, shared * width);
     rows(w.k, queries_, width);
@@ -172,18 +187,18 @@ class DecodeBlocks {
       for (int g = begin; g < end; ++g) {
         const int64_t first = 2 * layer * layer_rows + (int64_t(b) * s_.kv_heads + g) * capacity_;
         const float *keys = cache_[first], *values = cache_[first + layer_rows];
-        float *k = qkv_[b] + queries_ + g * width, *v = k + keys_;
+        float *k = qkv[b] + queries_ + g * width, *v = k + keys_;
         bias(w.k_bias, g, k);
         bias(w.v_bias, g, v);
         rotate_head(k, cos, sin, 1.0f, width, cache_[first + position]);
         std::memcpy(cache_[first + layer_rows + position], v, size_t(width) * sizeof(float));
         for (int h = g * shared; h < (g + 1) * shared; ++h) {
-          float* q = qkv_[b] + h * width;
+          float* q = qkv[b] + h * width;
           bias(w.q_bias, h, q);
           float turned[kMaxDecodeHeadDim];
           rotate_head(q, cos, sin, 1.0f / std::sqrt(float(width)), width, turned);
           for (int64_t d = width; d < cache_.stride(); ++d) turned[d] = 0;
-          attend(turned, keys, values, position + 1, scores, attended_[b] + h * width);
+          attend(turned, keys, values, position + 1, scores, attended[b] + h * width);
         }
       }
     }
@@ -220,7 +235,7 @@ class DecodeBlocks {
   const BlockShape s_;
   const int batch_, capacity_;
   const int queries_, keys_;  // rows of the q product, and of k and v
-  const Rows delta_, qkv_, attended_, gate_, up_, scores_;
+  const Rows delta_, gate_, up_, scores_;
   const Rows cache_;  // [layers, keys and values, batch, kv_heads, capacity] rows
 };
 

@@ -15,21 +15,11 @@
 namespace mimo::cpu::MIMO_ISA {
 namespace {
 
-// A thread more pays for itself where each has this many bytes of weights per step, times rows of the batch.
-constexpr int64_t kBytesPerThread = 512 << 10;
-
-int threads_for(const BlockShape& s, int64_t layers, int64_t batch, int64_t element) {
-  const int64_t attention = int64_t(s.heads + s.kv_heads) * 2 * s.head_dim;
-  const int64_t wanted = layers * s.dim * (attention + int64_t(s.ffn) * 3) * element * batch / kBytesPerThread;
-  const int64_t most = thread_count();
-  return int(wanted < 1 ? 1 : wanted < most ? wanted : most);
-}
-
 template <class T>
 void decode(const PatchDecodeParams& p) {
   DelayedSamplingParams sampling = p.sampling;
   const int batch = sampling.batch, dim = p.shape.dim, embed_dim = sampling.embed_dim;
-  Team team(threads_for(p.shape, p.layers, batch, sizeof(T)));
+  Team team(decode_threads(p.shape, p.layers, batch, sizeof(T), 0));
   const DecodeBlocks<T> blocks(p.shape, p.layers, batch, p.steps, team.threads());
   const Rows embedded(p.projection ? batch : 0, embed_dim);
   const Scratch<T> out(int64_t(batch) * dim), next(int64_t(batch) * embed_dim);

@@ -3,7 +3,7 @@
 //
 // A block is five kernels:
 //   qkv        norm 1, q, k and v products, biases, rotation; k and v go to the cache
-//   attention  one warp per row and head, 32 cached positions at a time, running maximum and sum
+//   attention  the caller's: one warp per row and head here, 32 cached positions at a time, running maximum and sum
 //   add        out product, added to x
 //   gate_up    norm 2, gate and up products, SwiGLU
 //   add        down product, added to x
@@ -12,8 +12,8 @@
 // number, neighbours. Warps that read the same weights for other rows of x are neighbours in the grid. The RMS norm
 // costs no pass of its own: its weight scales x on the way in, and the warp sums the squares as it reads x.
 //
-// Activations and cache are float32 for every dtype of the weights. A sum runs over a lane's columns in order, then
-// folds the lanes, whatever kBatch is: no result depends on the batch.
+// Activations are float32 for every dtype of the weights; the cache is float32 or has that dtype. A sum runs over a
+// lane's columns in order, then folds the lanes, whatever kBatch is: no result depends on the batch.
 #pragma once
 #include <initializer_list>
 
@@ -28,12 +28,41 @@ inline constexpr int kDecodeWarps = 8;  // of a block
 // The device buffers of a stack; all but the cache are overwritten in every block.
 struct DecodeState {
   float *x, *q, *attended, *act;  // [batch, dim], [batch, heads W] twice, [batch, ffn]
-  float* cache;                   // [layers, 2, batch, kv_heads, capacity, W]
-  const float *cos, *sin;         // of this position, [W / 2]
+  void* cache;                    // [layers, 2, batch, kv_heads, capacity, W]
+  const float *cos, *sin;         // [> position, W / 2]
+  const int64_t* padding;         // [batch]: positions at a row's left that are none of its own; null: no row has any
   BlockShape shape;
   int batch, capacity, position;
 
   __host__ __device__ int64_t layer_size() const { return int64_t(batch) * shape.kv_heads * capacity * shape.head_dim; }
+
+  // The first position that is row b's own.
+  __device__ __forceinline__ int first(int b) const {
+    if (!padding) return 0;
+    const int64_t count = padding[b];
+    MIMO_DEVICE_CHECK(count >= 0 && count <= position);
+    return int(count);
+  }
+
+  // Keys (or values) of row b from position `from` on; C: the cache's dtype.
+  template <class C>
+  __device__ __forceinline__ C* cached(int layer, bool value, int b, int kv_head, int from) const {
+    return static_cast<C*>(cache) + (2 * int64_t(layer) + value) * layer_size() +
+           ((int64_t(b) * shape.kv_heads + kv_head) * capacity + from) * shape.head_dim;
+  }
+};
+
+// Cuts the workspace into buffers; with no workspace, it only counts.
+struct Buffers {
+  char* base;
+  int64_t used = 0;
+
+  template <class T>
+  T* take(int64_t count) {
+    T* buffer = base ? reinterpret_cast<T*>(base + used) : nullptr;
+    used += (count * int64_t(sizeof(T)) + 255) / 256 * 256;
+    return buffer;
+  }
 };
 
 __device__ __forceinline__ float fold_warp(float sum) {
@@ -132,7 +161,7 @@ __device__ __forceinline__ void warp_product(const ProductInput<W>& in, const W*
 
 // --- kernels ---------------------------------------------------------------------------------------------------------
 
-template <int kBatch, class W>
+template <int kBatch, class W, class C>
 __global__ void __launch_bounds__(32 * kDecodeWarps)
     qkv_kernel(DecodeState s, BlockWeights w, ProductInput<W> in, int layer) {
   const BlockShape& shape = s.shape;
@@ -149,62 +178,82 @@ __global__ void __launch_bounds__(32 * kDecodeWarps)
   warp_product<kBatch>(in, weight + int64_t(row) * in.width, weight + int64_t(row + half) * in.width, part.row, sum);
   if (threadIdx.x != 0) return;
   const float a = widen(bias[row]), c = widen(bias[row + half]);
-  const float cos = is_v ? 1.0f : s.cos[i], sin = is_v ? 0.0f : s.sin[i];
 #pragma unroll
   for (int j = 0; j < kBatch; ++j) {
     const int b = part.row + j;
     if (b >= s.batch) return;
+    const int64_t angle = int64_t(s.position - s.first(b)) * half + i;
+    const float cos = is_v ? 1.0f : s.cos[angle], sin = is_v ? 0.0f : s.sin[angle];
     const float low = sum[0][j] + a, high = sum[1][j] + c;
-    float* to = s.q + (int64_t(b) * shape.heads + own) * shape.head_dim;
-    if (!is_q) {
-      to = s.cache + (2 * int64_t(layer) + is_v) * s.layer_size() +
-           ((int64_t(b) * shape.kv_heads + own) * s.capacity + s.position) * shape.head_dim;
+    const float turned_low = low * cos - high * sin, turned_high = high * cos + low * sin;
+    if (is_q) {
+      float* to = s.q + (int64_t(b) * shape.heads + own) * shape.head_dim;
+      to[i] = turned_low;
+      to[i + half] = turned_high;
+    } else {
+      C* to = s.cached<C>(layer, is_v, b, own, s.position);
+      narrow(turned_low, to + i);
+      narrow(turned_high, to + i + half);
     }
-    to[i] = low * cos - high * sin;
-    to[i + half] = high * cos + low * sin;
   }
 }
 
+// What a warp has added up over some positions: column lane + 32 j of the values, weighted by e^(score - maximum), and
+// the weights' total.
+struct Attended {
+  float maximum = -INFINITY, total = 0.0f, out[kMaxDecodeHeadDim / 32] = {};
+};
+
+// Calls body(j, column) for a lane's columns.
+template <class Body>
+__device__ __forceinline__ void for_columns(int width, Body&& body) {
+#pragma unroll
+  for (int j = 0; j < kMaxDecodeHeadDim / 32; ++j) {
+    const int column = int(threadIdx.x) + 32 * j;
+    if (column < width) body(j, column);
+  }
+}
+
+// One query over `count` keys and values [count, width].
+template <class C>
+__device__ __forceinline__ Attended attend_warp(const float* q, const C* keys, const C* values, int count, int width) {
+  const int lane = int(threadIdx.x);
+  const float scale = 1.0f / sqrtf(float(width));
+  Attended sum;
+  for (int first = 0; first < count; first += 32) {
+    float score = -INFINITY;
+    if (first + lane < count) {
+      const C* key = keys + int64_t(first + lane) * width;
+      score = 0.0f;
+      for (int d = 0; d < width; ++d) score = __fmaf_rn(q[d], widen(key[d]), score);
+      score *= scale;
+    }
+    float now = max(sum.maximum, score);
+    for (int bits = 16; bits; bits /= 2) now = max(now, __shfl_xor_sync(~0u, now, bits));
+    const float weight = std::exp(score - now), fade = std::exp(sum.maximum - now);
+    sum.total = __fmaf_rn(sum.total, fade, fold_warp(weight));
+    sum.maximum = now;
+    for_columns(width, [&](int j, int) { sum.out[j] *= fade; });
+    for (int p = 0; p < min(32, count - first); ++p) {
+      const float share = __shfl_sync(~0u, weight, p);
+      for_columns(width, [&](int j, int d) {
+        sum.out[j] = __fmaf_rn(share, widen(values[int64_t(first + p) * width + d]), sum.out[j]);
+      });
+    }
+  }
+  return sum;
+}
+
+// For a short cache of float32 without padding.
 static __global__ void __launch_bounds__(32 * kDecodeWarps) decode_attention_kernel(DecodeState s, int layer) {
   const BlockShape& shape = s.shape;
   const int64_t at = int64_t(blockIdx.x) * kDecodeWarps + threadIdx.y;  // row and head
   if (at >= int64_t(s.batch) * shape.heads) return;
-  const int lane = int(threadIdx.x), width = shape.head_dim, count = s.position + 1;
-  const int64_t kv = at / shape.heads * shape.kv_heads + at % shape.heads / (shape.heads / shape.kv_heads);
-  const float* keys = s.cache + 2 * int64_t(layer) * s.layer_size() + kv * s.capacity * width;
-  const float* values = keys + s.layer_size();
-  const float* q = s.q + at * width;
-  const float scale = 1.0f / sqrtf(float(width));
-  constexpr int kParts = kMaxDecodeHeadDim / 32;
-  float maximum = -INFINITY, total = 0.0f, out[kParts] = {};
-  for (int first = 0; first < count; first += 32) {
-    float score = -INFINITY;
-    if (first + lane < count) {
-      const float* key = keys + int64_t(first + lane) * width;
-      score = 0.0f;
-      for (int d = 0; d < width; ++d) score = __fmaf_rn(q[d], key[d], score);
-      score *= scale;
-    }
-    float now = max(maximum, score);
-    for (int bits = 16; bits; bits /= 2) now = max(now, __shfl_xor_sync(~0u, now, bits));
-    const float weight = std::exp(score - now), fade = std::exp(maximum - now);
-    total = __fmaf_rn(total, fade, fold_warp(weight));
-    maximum = now;
-#pragma unroll
-    for (int j = 0; j < kParts; ++j) out[j] *= fade;
-    for (int p = 0; p < min(32, count - first); ++p) {
-      const float share = __shfl_sync(~0u, weight, p);
-#pragma unroll
-      for (int j = 0; j < kParts; ++j) {
-        const int d = lane + 32 * j;
-        if (d < width) out[j] = __fmaf_rn(share, values[int64_t(first + p) * width + d], out[j]);
-      }
-    }
-  }
-#pragma unroll
-  for (int j = 0; j < kParts; ++j) {
-    if (lane + 32 * j < width) s.attended[at * width + lane + 32 * j] = out[j] / total;
-  }
+  const int b = int(at / shape.heads), kv_head = int(at % shape.heads) / (shape.heads / shape.kv_heads);
+  const int width = shape.head_dim;
+  const Attended sum = attend_warp(s.q + at * width, s.cached<float>(layer, false, b, kv_head, 0),
+                                   s.cached<float>(layer, true, b, kv_head, 0), s.position + 1, width);
+  for_columns(width, [&](int j, int d) { s.attended[at * width + d] = sum.out[j] / sum.total; });
 }
 
 template <int kBatch, class W>
@@ -275,6 +324,13 @@ ProductInput<W> product_input(const float* x, int width, int batch, std::initial
   return {x, nullptr, 0.0f, width, batch, vectors};
 }
 
+template <class W>
+void launch_widen(const void* from, float* to, int64_t count, cudaStream_t stream) {
+  constexpr int kThreads = 256;
+  MIMO_LAUNCH(unsigned((count + kThreads - 1) / kThreads), kThreads, 0, stream, widen_kernel<W>)
+  (static_cast<const W*>(from), to, count);
+}
+
 template <bool kAdd, int kBatch, class W>
 void launch_product(const void* weight, const float* input, int width, float* x, int rows, int batch,
                     cudaStream_t stream) {
@@ -282,9 +338,16 @@ void launch_product(const void* weight, const float* input, int width, float* x,
   (weight, product_input<W>(input, width, batch, {weight}), x, rows);
 }
 
-// Block number `layer` at s.position, from x to x.
-template <int kBatch, class W>
-LaunchError launch_decode_block(const DecodeState& s, const BlockWeights& w, int layer, cudaStream_t stream) {
+inline void launch_decode_attention(const DecodeState& s, int layer, cudaStream_t stream) {
+  MIMO_LAUNCH(decode_blocks(int64_t(s.batch) * s.shape.heads), decode_block(), 0, stream, decode_attention_kernel)
+  (s, layer);
+}
+
+// Block number `layer` at s.position, from x to x; attend() launches what goes from q and the cache (of dtype C) to
+// attended.
+template <int kBatch, class W, class C, class Attend>
+LaunchError launch_decode_block(const DecodeState& s, const BlockWeights& w, int layer, cudaStream_t stream,
+                                Attend&& attend) {
   const BlockShape& shape = s.shape;
   const int queries = shape.heads * shape.head_dim;
   const auto normalized = [&](const void* norm, std::initializer_list<const void*> weights) {
@@ -295,10 +358,9 @@ LaunchError launch_decode_block(const DecodeState& s, const BlockWeights& w, int
     return in;
   };
   const int pairs = (shape.heads + 2 * shape.kv_heads) * (shape.head_dim / 2);
-  MIMO_LAUNCH(product_blocks<kBatch>(pairs, s.batch), decode_block(), 0, stream, qkv_kernel<kBatch, W>)
+  MIMO_LAUNCH(product_blocks<kBatch>(pairs, s.batch), decode_block(), 0, stream, qkv_kernel<kBatch, W, C>)
   (s, w, normalized(w.norm_1, {w.q, w.k, w.v}), layer);
-  MIMO_LAUNCH(decode_blocks(int64_t(s.batch) * shape.heads), decode_block(), 0, stream, decode_attention_kernel)
-  (s, layer);
+  attend();
   launch_product<true, kBatch, W>(w.out, s.attended, queries, s.x, shape.dim, s.batch, stream);
   MIMO_LAUNCH(product_blocks<kBatch>(shape.ffn, s.batch), decode_block(), 0, stream, gate_up_kernel<kBatch, W>)
   (w.gate, w.up, normalized(w.norm_2, {w.gate, w.up}), s.act, shape.ffn);

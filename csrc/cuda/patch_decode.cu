@@ -11,19 +11,6 @@ namespace {
 
 constexpr int kBatchTile = 4;  // rows of x per pass over a weight
 
-// Cuts the workspace into buffers; with no workspace, it only counts.
-struct Buffers {
-  char* base;
-  int64_t used = 0;
-
-  template <class T>
-  T* take(int64_t count) {
-    T* buffer = base ? reinterpret_cast<T*>(base + used) : nullptr;
-    used += (count * int64_t(sizeof(T)) + 255) / 256 * 256;
-    return buffer;
-  }
-};
-
 template <class W>
 struct Plan {
   DecodeState state{};
@@ -40,6 +27,8 @@ struct Plan {
     state.shape = shape;
     state.batch = s.batch;
     state.capacity = p.steps;
+    state.cos = p.cos;
+    state.sin = p.sin;
     state.x = buffers.take<float>(batch * shape.dim);
     state.q = buffers.take<float>(batch * queries);
     state.attended = buffers.take<float>(batch * queries);
@@ -58,13 +47,6 @@ struct Plan {
     bytes = buffers.used;
   }
 };
-
-template <class W>
-void launch_widen(const void* from, float* to, int64_t count, cudaStream_t stream) {
-  constexpr int kThreads = 256;
-  MIMO_LAUNCH(unsigned((count + kThreads - 1) / kThreads), kThreads, 0, stream, widen_kernel<W>)
-  (static_cast<const W*>(from), to, count);
-}
 
 template <int kBatch, class W>
 LaunchError decode(const PatchDecodeParams& p, cudaStream_t stream) {
@@ -85,10 +67,12 @@ LaunchError decode(const PatchDecodeParams& p, cudaStream_t stream) {
       launch_widen<W>(plan.next, state.x, int64_t(batch) * dim, stream);
     }
     state.position = step;
-    state.cos = p.cos + int64_t(step) * (p.shape.head_dim / 2);
-    state.sin = p.sin + int64_t(step) * (p.shape.head_dim / 2);
     for (int layer = 0; layer < p.layers; ++layer) {
-      if (const LaunchError error = launch_decode_block<kBatch, W>(state, p.blocks[layer], layer, stream)) return error;
+      const auto attend = [&] { launch_decode_attention(state, layer, stream); };
+      if (const LaunchError error =
+              launch_decode_block<kBatch, W, float>(state, p.blocks[layer], layer, stream, attend)) {
+        return error;
+      }
     }
     MIMO_LAUNCH(decode_blocks(batch), decode_block(), 0, stream, rms_norm_kernel<W>)
     (state.x, static_cast<const W*>(p.norm), plan.out, dim, batch, p.shape.eps);

@@ -4,6 +4,7 @@ One module per op, with the op's name, and `rotary`, which several use. They nee
 dtype, and are differentiable wherever the native op is.
 """
 
+from mimo_audio_native.reference.backbone_step import backbone_step
 from mimo_audio_native.reference.delayed_sampling import delayed_sampling
 from mimo_audio_native.reference.log_mel import log_mel
 from mimo_audio_native.reference.patch_attention import patch_attention
@@ -15,6 +16,7 @@ from mimo_audio_native.reference.vocoder_head import vocoder_head
 from mimo_audio_native.reference.window_attention import window_attention
 
 __all__ = [
+    "backbone_step",
     "delayed_sampling",
     "istft",
     "log_mel",

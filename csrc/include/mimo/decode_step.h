@@ -6,7 +6,7 @@
 
 namespace mimo {
 
-inline constexpr int kMaxDecodeHeadDim = 256;
+inline constexpr int kMaxDecodeHeadDim = 256, kMaxDecodeBatch = 65535, kMaxDecodeWidth = 1 << 20;
 
 // The tensors of a block, all of one dtype (f32, f16 or bf16); D: dim, F: ffn, W: head_dim.
 struct BlockWeights {

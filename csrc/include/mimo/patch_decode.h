@@ -5,7 +5,7 @@
 
 namespace mimo {
 
-inline constexpr int kMaxDecodeBatch = 65535, kMaxDecodeSteps = 1024, kMaxDecodeWidth = 1 << 20;
+inline constexpr int kMaxDecodeSteps = 1024;
 
 struct PatchDecodeParams {
   const void* hidden;          // [batch, dim]: the input of step 0

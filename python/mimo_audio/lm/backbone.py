@@ -6,7 +6,10 @@ from torch import Tensor, nn
 
 from mimo_audio.errors import LanguageModelError
 from mimo_audio.lm.cache import KeyValueCache
-from mimo_audio.lm.transformer import StackShape, Transformer, linear, rotate, widen
+from mimo_audio.lm.transformer import StackShape, Transformer, rotate, widen
+from mimo_audio_native import backbone_step
+
+STEP_DTYPES, STEP_HEAD_DIM = (torch.float32, torch.bfloat16, torch.float16), 256  # what `backbone_step` takes
 
 
 class Backbone(nn.Module):
@@ -39,6 +42,10 @@ class Backbone(nn.Module):
         if cache is not None:
             cache.reserve(past + new)
             padding = cache.padding if attention_mask is None else _left_padding(attention_mask, past)
+            if new == 1 and embeds.dtype in STEP_DTYPES and self.transformer.shape.head_dim <= STEP_HEAD_DIM:
+                hidden = self._step(embeds.squeeze(1), padding, cache).unsqueeze(1)
+                cache.length, cache.padding = past + 1, padding
+                return hidden
             if padding is not None:
                 attention_mask = torch.arange(past + new, device=embeds.device) >= padding[:, None]
         cos, sin = self._rotary(past, new, attention_mask, embeds.device)
@@ -53,33 +60,33 @@ class Backbone(nn.Module):
 
         if cache is None:
             return self.transformer(embeds, attend)
-        hidden = self._step(embeds, cos, sin, visible, cache) if new == 1 else self.transformer(embeds, attend)
+        hidden = self.transformer(embeds, attend)
         cache.length, cache.padding = past + new, padding
         return hidden
 
-    def _step(self, embeds: Tensor, cos: Tensor, sin: Tensor, visible: Tensor | None, cache: KeyValueCache) -> Tensor:
-        """The Transformer for one position per row, embeds [B, 1, H], in few calls: they are what small models cost."""
-        shape, batch = self.transformer.shape, len(embeds)
-        cos, sin = cos.flatten(0, -3), sin.flatten(0, -3)  # [1 or B, 1, D]
-        x = embeds.squeeze(1)
-        for index, block in enumerate(self.transformer.blocks()):
-            norm_1, wq, bq, wk, bk, wv, bv, out, norm_2, gate, up, down = block.tensors()
-            y = F.rms_norm(x, norm_1.shape, norm_1, shape.eps)
-            q_and_k = torch.cat((linear(y, wq, bq), linear(y, wk, bk)), 1).view(batch, -1, shape.head_dim)
-            q, k = rotate(q_and_k, cos, sin).split((shape.heads, shape.kv_heads), 1)
-            v = linear(y, wv, bv).view(batch, shape.kv_heads, 1, shape.head_dim)
-            keys, values = cache.write(index, k.unsqueeze(2), v)
-            q = q.reshape(batch, shape.kv_heads, -1, shape.head_dim)  # those that share a key head: one matrix's rows
-            attended = F.scaled_dot_product_attention(q, keys, values, visible)
-            x = x + linear(attended.reshape(batch, -1), out)
-            y = F.rms_norm(x, norm_2.shape, norm_2, shape.eps)
-            x = x + linear(F.silu(linear(y, gate)) * linear(y, up), down)
-        return self.transformer.norm(x).unsqueeze(1)
+    def _step(self, embeds: Tensor, padding: Tensor | None, cache: KeyValueCache) -> Tensor:
+        """One position per row, embeds [B, H] -> hidden states [B, H]."""
+        transformer = self.transformer
+        return backbone_step(
+            embeds,
+            transformer.tensors(),
+            transformer.norm.weight,
+            cache.room,
+            cache.length,
+            padding,
+            *self._tables(cache.length + 1, embeds.device),
+            transformer.shape.heads,
+            transformer.shape.eps,
+        )
+
+    def _tables(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Rotary tables of `length` positions or some more: lengths share them."""
+        return self.transformer.rotary(1 << max(8, (length - 1).bit_length()), device)
 
     def _rotary(self, past: int, new: int, mask: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor]:
         """Tables for `rotate` of q and k [B, T, heads, D]."""
         end = past + new
-        cos, sin = self.transformer.rotary(1 << max(8, (end - 1).bit_length()), device)
+        cos, sin = self._tables(end, device)
         if mask is None:
             cos, sin = cos[past:end, None], sin[past:end, None]
         else:

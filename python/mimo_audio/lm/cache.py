@@ -22,14 +22,13 @@ class KeyValueCache:
         self.shape, self.batch, self.limit, self.dtype, self.device = shape, batch, limit, dtype, device
         self.length = 0
         self.padding: Tensor | None = None
-        self.keys = [self._room(0) for _ in range(shape.layers)]  # each [B, K, capacity, D]
-        self.values = [self._room(0) for _ in range(shape.layers)]
+        self.room = self._room(0)  # [layers, 2, B, K, capacity, D]: keys and values
         self.reserve(capacity)
 
     @property
     def capacity(self) -> int:
-        """Positions that there is room for: of the values, which grow last, should memory run out between."""
-        return self.values[-1].shape[2]
+        """Positions that there is room for."""
+        return self.room.shape[4]
 
     def reserve(self, length: int) -> None:
         """Makes room for `length` positions in all. Raises LanguageModelError beyond the limit."""
@@ -37,9 +36,9 @@ class KeyValueCache:
             raise LanguageModelError(f"positions: expected at most the context of {self.limit}, got {length}")
         if length > self.capacity:
             capacity = min(self.limit, max(2 * self.capacity, -(-length // CHUNK) * CHUNK))
-            for rooms in (self.keys, self.values):
-                for layer, room in enumerate(rooms):  # one by one, so that only one is there twice
-                    rooms[layer] = self._moved(room, capacity)
+            room = self._room(capacity)
+            self._read(room).copy_(self._read(self.room))
+            self.room = room
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Puts keys and values [B, K, T, D] behind the positions so far; returns those of all [B, K, length + T, D].
@@ -47,9 +46,10 @@ class KeyValueCache:
         They count once `length` is raised, after the last layer.
         """
         new, end = keys.shape[2], self.length + keys.shape[2]
-        self.keys[layer].narrow(2, self.length, new).copy_(keys)
-        self.values[layer].narrow(2, self.length, new).copy_(values)
-        return self.keys[layer].narrow(2, 0, end), self.values[layer].narrow(2, 0, end)
+        all_keys, all_values = self.room[layer].narrow(3, 0, end)
+        all_keys.narrow(2, self.length, new).copy_(keys)
+        all_values.narrow(2, self.length, new).copy_(values)
+        return all_keys, all_values
 
     def truncate(self, length: int) -> None:
         """Forgets all but the first `length` positions."""
@@ -61,10 +61,9 @@ class KeyValueCache:
 
     def _room(self, capacity: int) -> Tensor:
         with torch.inference_mode(False):  # so that both inference and plain code may write to it
-            size = (self.batch, self.shape.kv_heads, capacity, self.shape.head_dim)
+            shape = self.shape
+            size = (shape.layers, 2, self.batch, shape.kv_heads, capacity, shape.head_dim)
             return torch.empty(size, dtype=self.dtype, device=self.device)
 
-    def _moved(self, room: Tensor, capacity: int) -> Tensor:
-        larger = self._room(capacity)
-        larger.narrow(2, 0, self.length).copy_(room.narrow(2, 0, self.length))
-        return larger
+    def _read(self, room: Tensor) -> Tensor:
+        return room.narrow(4, 0, self.length)

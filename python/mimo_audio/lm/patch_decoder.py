@@ -55,7 +55,7 @@ class PatchDecoder(nn.Module):
         cos, sin = self.transformer.rotary(self.steps, local_hidden.device)
         return patch_decode(
             local_hidden,
-            [tensor for block in self.transformer.blocks() for tensor in block.tensors()],
+            self.transformer.tensors(),
             self.transformer.norm.weight,
             [head.get_parameter("weight") for head in self.heads],
             speech_embeddings.tables(),

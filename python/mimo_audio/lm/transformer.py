@@ -4,7 +4,7 @@ Patch encoder, backbone and patch decoder are the same pre-norm blocks: attentio
 a gated feed-forward network. They differ in shape and in what a position attends to, which the caller passes in.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -94,7 +94,7 @@ class Block(nn.Module):
         return x + self.mlp(self.post_attention_layernorm(x))
 
     def tensors(self) -> list[Tensor]:
-        """The block's 12 tensors in the order of `mimo_audio_native.patch_decode`."""
+        """The block's 12 tensors, as `Transformer.tensors` gives them."""
         attention, mlp = self.self_attn, self.mlp
         return [
             self.input_layernorm.weight,
@@ -126,11 +126,13 @@ class Transformer(nn.Module):
             x = block(x, partial(attend, index))
         return self.norm(x)
 
-    def blocks(self) -> Iterator[Block]:
-        """The layers."""
+    def tensors(self) -> list[Tensor]:
+        """The tensors of all blocks in the order of `mimo_audio_native.patch_decode` and `backbone_step`."""
+        found = []
         for layer in self.layers:
             assert isinstance(layer, Block)
-            yield layer
+            found += layer.tensors()
+        return found
 
     def rotary(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Cosines and sines [length, head_dim / 2] of positions 0 .. length - 1, float32."""

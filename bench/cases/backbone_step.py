@@ -1,0 +1,88 @@
+"""backbone_step: one new position per row against a cache of keys and values, at nano and middle size.
+
+The definition is the published code's way: a Python call per layer and operation, caches that grow by concatenation.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+
+import torch
+from torch import Tensor
+
+import mimo_audio_native as mn
+from bench.case import Case
+from bench.cases.language_model import MIDDLE, NANO, SPECIAL
+from bench.step_by_step import Cache, StepByStep
+from mimo_audio.lm import AudioLanguageModel, LanguageModelConfig
+from mimo_audio.lm.transformer import Transformer
+
+LENGTHS, BATCHES = (100, 2000), (1, 8)
+
+
+def cases(device: str, dtype: torch.dtype) -> Iterator[Case]:
+    for name, config in (("nano", NANO), ("middle", MIDDLE)):
+        small = replace(config, vocab_size=512, local_layers=1, input_local_layers=1)  # only the backbone counts
+        for length in LENGTHS:
+            for batch in BATCHES:
+                yield _case(f"backbone_step/{name}/{length}x{batch}", small, length, batch, device, dtype)
+
+
+@cache
+def _model(config: LanguageModelConfig, device: str, dtype: torch.dtype) -> AudioLanguageModel:
+    torch.manual_seed(0)
+    return AudioLanguageModel(config, SPECIAL).to(device, dtype).eval()
+
+
+def _case(name: str, config: LanguageModelConfig, length: int, batch: int, device: str, dtype: torch.dtype) -> Case:
+    shape = config.backbone
+
+    def transformer() -> Transformer:
+        return _model(config, device, dtype).backbone.transformer
+
+    @cache
+    def inputs() -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        sizes = (shape.layers, 2, batch, shape.kv_heads, length + 1, shape.head_dim)
+        hidden, room = (torch.randn(size, generator=generator) for size in ((batch, shape.width), sizes))
+        return hidden.to(device, dtype), room.to(device, dtype)
+
+    @torch.no_grad()
+    def native() -> Tensor:
+        hidden, room = inputs()
+        return mn.backbone_step(
+            hidden,
+            transformer().tensors(),
+            transformer().norm.weight,
+            room,
+            length,
+            None,
+            *transformer().rotary(length + 1, torch.device(device)),
+            shape.heads,
+            shape.eps,
+        )
+
+    @cache
+    def plain_cache() -> tuple[StepByStep, Cache]:
+        keys_and_values = inputs()[1][..., :length, :].clone()
+        return StepByStep(_model(config, device, dtype)), [(keys, values) for keys, values in keys_and_values]
+
+    @torch.no_grad()
+    def plain() -> Tensor:
+        step_by_step, caches = plain_cache()
+        return step_by_step.stack("model", shape, inputs()[0].unsqueeze(1), list(caches), True)[:, 0]
+
+    def check(ours: Tensor, wanted: Tensor) -> None:
+        error = (ours - wanted).abs().max().item()
+        assert error < (1e-4 if dtype == torch.float32 else 0.1), f"largest error {error:.1e}"
+
+    weights = shape.width * (2 * shape.head_dim * (shape.heads + shape.kv_heads) + 3 * shape.ffn_dim)
+    cached = 2 * batch * shape.kv_heads * length * shape.head_dim
+    return Case(
+        name=name,
+        native=native,
+        reference=plain,
+        check=check,
+        bytes=float(shape.layers * (weights + cached) * dtype.itemsize),
+        target=2.0,
+    )

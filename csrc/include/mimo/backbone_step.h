@@ -1,0 +1,34 @@
+// One position per row through the backbone: parameters and launch prototypes (MiMo-Audio report, section 2.2).
+#pragma once
+#include "common/cpu_dispatch.h"
+#include "mimo/decode_step.h"
+
+namespace mimo {
+
+// The positions that a row sees are attended to in pieces of so many, counted from the row's first: how a result is
+// summed up depends neither on threads nor on the rest of the batch.
+inline constexpr int kAttentionSplit = 256;
+
+struct BackboneStepParams {
+  const void* hidden;          // [batch, dim]
+  const BlockWeights* blocks;  // [layers], in host memory for CUDA as well
+  const void* norm;            // [dim]
+  void* cache;                 // [layers, 2, batch, kv_heads, capacity, head_dim]
+  const int64_t* padding;      // [batch], or null: no row has any
+  const float *cos, *sin;      // [> length, head_dim / 2]
+  void* out;                   // [batch, dim]
+  void* workspace;             // CUDA only: backbone_step_workspace(params) bytes
+  BlockShape shape;
+  int32_t layers, batch, capacity, length;
+  DType dtype;
+};
+
+namespace cpu {
+MIMO_CPU_KERNEL(void, backbone_step, const BackboneStepParams&)
+}
+namespace cuda {
+int64_t backbone_step_workspace(const BackboneStepParams&);
+LaunchError backbone_step(const BackboneStepParams&, void* stream);
+}  // namespace cuda
+
+}  // namespace mimo

@@ -1,0 +1,78 @@
+// torch.ops.mimo.backbone_step: schema, checks, allocation, dispatch. Definition:
+// mimo_audio_native/reference/backbone_step.py.
+#include "mimo/backbone_step.h"
+
+#include <optional>
+
+#include "common/decode_step.h"
+
+namespace mimo {
+namespace {
+
+constexpr const char* kOp = "backbone_step";
+
+Tensor backbone_step(const Tensor& hidden, const std::vector<Tensor>& layers, const Tensor& norm, const Tensor& cache,
+                     int64_t length, const std::optional<Tensor>& padding, const Tensor& cos, const Tensor& sin,
+                     int64_t attention_heads, double eps) {
+  std::vector<Tensor> hold;
+  const DecodeArguments arguments{kOp, hidden, hold};
+  arguments.check_hidden();
+  const int64_t batch = hidden.size(0), dim = hidden.size(1);
+  hold.push_back(torch::stable::contiguous(hidden));
+  BackboneStepParams p{};
+  p.hidden = hold[0].const_data_ptr();
+  const std::vector<BlockWeights> blocks = arguments.blocks(layers, attention_heads, eps, p.shape);
+  p.blocks = blocks.data();
+  p.layers = int32_t(blocks.size());
+  p.norm = arguments.weight([] { return "norm"; }, "[D]", norm, dim, 0);
+
+  check_dim(kOp, "cache", cache, 6, "[L, 2, B, N, P, W]");
+  check_same_dtype(kOp, "cache", cache, "hidden", hidden);
+  check_same_device(kOp, "cache", cache, "hidden", hidden);
+  const int64_t wanted[] = {p.layers, 2, batch, p.shape.kv_heads, cache.size(4), p.shape.head_dim};
+  for (int i = 0; i < 6; ++i) {
+    MIMO_CHECK(cache.size(i) == wanted[i], kOp, ": cache must be [L, 2, B, N, P, W] = [", p.layers, ", 2, ", batch,
+               ", ", p.shape.kv_heads, ", P, ", p.shape.head_dim, "], got ", describe(cache));
+  }
+  MIMO_CHECK(cache.is_contiguous(), kOp, ": cache must be contiguous, as it is written in place, got strides for ",
+             describe(cache));
+  const int64_t capacity = cache.size(4);
+  MIMO_CHECK(length >= 0 && length < capacity && capacity <= INT32_MAX, kOp,
+             ": length must be 0 to P - 1, so that the cache has room for one more, got ", length,
+             " for P = ", capacity);
+  p.cache = cache.mutable_data_ptr();
+  if (padding) {
+    check_dim(kOp, "padding", *padding, 1, "[B]");
+    check_dtype(kOp, "padding", *padding, {ScalarType::Long});
+    check_same_device(kOp, "padding", *padding, "hidden", hidden);
+    MIMO_CHECK(padding->size(0) == batch, kOp, ": padding must have an entry per row of hidden (", batch, "), got ",
+               describe(*padding));
+    hold.push_back(torch::stable::contiguous(*padding));
+    p.padding = hold.back().const_data_ptr<int64_t>();
+    for (int64_t b = 0; hidden.is_cpu() && b < batch; ++b) {  // on CUDA the kernel traps
+      MIMO_CHECK(p.padding[b] >= 0 && p.padding[b] <= length, kOp, ": padding[", b, "] must be 0 to length (", length,
+                 "), got ", p.padding[b]);
+    }
+  }
+  const std::string per_position = text("position, at least length + 1 = ", length + 1);
+  p.cos = arguments.table("cos", cos, length + 1, p.shape.head_dim / 2, per_position.c_str());
+  p.sin = arguments.table("sin", sin, length + 1, p.shape.head_dim / 2, per_position.c_str());
+  p.batch = int32_t(batch);
+  p.capacity = int32_t(capacity);
+  p.length = int32_t(length);
+  p.dtype = dtype_of(kOp, "hidden", hidden);
+
+  Tensor out = torch::stable::new_empty(hidden, {batch, dim});
+  p.out = out.mutable_data_ptr();
+  if (batch == 0) return out;
+  MIMO_RUN_WITH_WORKSPACE(kOp, hidden, backbone_step, p);
+  return out;
+}
+
+}  // namespace
+}  // namespace mimo
+
+MIMO_DEF(
+    m.def("backbone_step(Tensor hidden, Tensor[] layers, Tensor norm, Tensor(a!) cache, int length, Tensor? padding, "
+          "Tensor cos, Tensor sin, int attention_heads, float eps) -> Tensor");)
+MIMO_IMPL(m.impl("backbone_step", TORCH_BOX(&mimo::backbone_step));)

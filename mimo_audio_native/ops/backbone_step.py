@@ -1,0 +1,55 @@
+"""One position per row through the backbone, against its cache, in one call (MiMo-Audio report, section 2.2)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mimo_audio_native.ops.register import register_fake
+
+
+def backbone_step(
+    hidden: Tensor,
+    layers: Sequence[Tensor],
+    norm: Tensor,
+    cache: Tensor,
+    length: int,
+    padding: Tensor | None,
+    cos: Tensor,
+    sin: Tensor,
+    attention_heads: int,
+    eps: float,
+) -> Tensor:
+    """One new position per row through Qwen2 blocks; its keys and values go into the cache.
+
+    Args:
+        hidden: [B, D], the position's embeddings; float32, bfloat16 or float16.
+        layers: 12 tensors per block, in hidden's dtype as all weights: those of ``patch_decode``. Heads have an even
+            width W up to 256: Q = attention_heads * W, K = N * W, where N key-value heads divide attention_heads.
+        norm: [D] of the final RMS norm.
+        cache: [L, 2, B, N, P, W] in hidden's dtype, contiguous: keys, rotated, and values of every layer at positions
+            0 .. length - 1 of P; written at `length`.
+        length: positions so far, less than P.
+        padding: [B] int64, 0 to length: so many of a row's first positions are none of its own; the row neither sees
+            nor counts them (its new position is length - padding). None: no row has any.
+        cos, sin: [> length, W / 2] float32 rotary tables.
+        attention_heads: query heads of every block.
+        eps: of the RMS norms.
+
+    Returns:
+        [B, D] in hidden's dtype, after the final norm. A row's result depends neither on the other rows nor on its
+        padding nor on threads. Activations are float32 for every dtype; keys, values and the result are rounded to
+        hidden's. Not differentiable.
+
+    Raises:
+        RuntimeError: wrong shapes, dtypes, devices or values (padding on CUDA, where looking would synchronise: the
+            kernel traps).
+
+    Equivalent to a loop over layers of plain torch (``reference.backbone_step``).
+    """
+    return torch.ops.mimo.backbone_step(hidden, layers, norm, cache, length, padding, cos, sin, attention_heads, eps)
+
+
+@register_fake("mimo::backbone_step")
+def _(hidden, layers, norm, cache, length, padding, cos, sin, attention_heads, eps) -> Tensor:
+    return hidden.new_empty(hidden.shape)

@@ -1,0 +1,48 @@
+"""Definition of backbone_step: one position per row through the backbone, against its cache (report, section 2.2)."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mimo_audio_native.reference.patch_decode import LAYER_TENSORS
+from mimo_audio_native.reference.rotary import apply_rotary
+
+
+def backbone_step(
+    hidden: Tensor,
+    layers: Sequence[Tensor],
+    norm: Tensor,
+    cache: Tensor,
+    length: int,
+    padding: Tensor | None,
+    cos: Tensor,
+    sin: Tensor,
+    attention_heads: int,
+    eps: float,
+) -> Tensor:
+    """hidden [B, D], cache [L, 2, B, N, P, W] -> hidden [B, D]; see ``mimo_audio_native``."""
+    batch = len(hidden)
+    unseen = torch.zeros(batch, dtype=torch.int64, device=hidden.device) if padding is None else padding
+    seen = torch.arange(length + 1, device=hidden.device) >= unseen[:, None]
+    cos, sin = cos[length - unseen], sin[length - unseen]
+    x = hidden
+    for index, room in enumerate(cache):
+        block = layers[index * LAYER_TENSORS : (index + 1) * LAYER_TENSORS]
+        norm_1, q_weight, q_bias, k_weight, k_bias, v_weight, v_bias, out, norm_2, gate, up, down = block
+        y = F.rms_norm(x, norm_1.shape, norm_1, eps)
+        q = F.linear(y, q_weight, q_bias).view(batch, attention_heads, -1)
+        k, v = (
+            F.linear(y, weight, bias).view(batch, -1, q.shape[2])
+            for weight, bias in ((k_weight, k_bias), (v_weight, v_bias))
+        )
+        room[0, :, :, length] = apply_rotary(k, cos, sin)
+        room[1, :, :, length] = v
+        keys, values = room[:, :, :, : length + 1]
+        q = apply_rotary(q, cos, sin).unsqueeze(2)
+        attended = F.scaled_dot_product_attention(q, keys, values, seen[:, None, None], enable_gqa=True)
+        x = x + F.linear(attended.reshape(batch, -1), out)
+        y = F.rms_norm(x, norm_2.shape, norm_2, eps)
+        x = x + F.linear(F.silu(F.linear(y, gate)) * F.linear(y, up), down)
+    return F.rms_norm(x, norm.shape, norm, eps)

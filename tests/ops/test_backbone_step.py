@@ -1,0 +1,283 @@
+"""backbone_step against its definition, on every backend: shapes, dtypes, batches, padding, long caches, bad input."""
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+import mimo_audio_native as mn
+from mimo_audio_native import reference
+
+
+class Shape(NamedTuple):
+    """Sizes of a random backbone: width D; heads, key-value heads and their width."""
+
+    dim: int = 24
+    ffn: int = 40
+    heads: int = 6
+    kv_heads: int = 2
+    width: int = 8
+    layers: int = 2
+
+
+SHAPES = {
+    "grouped_query": Shape(),
+    "plain": Shape(heads=2, kv_heads=2, width=16),
+    "one_key_head": Shape(heads=5, kv_heads=1, width=6),
+    "odd_sizes": Shape(dim=21, ffn=13, heads=3, kv_heads=3, width=6, layers=1),
+    "wide_heads": Shape(dim=17, heads=4, kv_heads=1, width=70, layers=1),
+    "nano_heads": Shape(dim=32, heads=6, kv_heads=2, width=32, layers=1),
+    "released_heads": Shape(dim=32, heads=8, kv_heads=2, width=128, layers=1),
+}
+
+
+def make(
+    shape: Shape = SHAPES["grouped_query"],
+    batch: int = 3,
+    length: int = 5,
+    padding: list[int] | None = None,
+    dtype=torch.float32,
+    device="cpu",
+    spread: float = 3.0,
+) -> dict:
+    """Arguments of backbone_step: random weights (q, k, v times `spread`), a cache that holds NaN where nothing is."""
+
+    def weight(*sizes: int) -> Tensor:
+        return (torch.randn(sizes) * sizes[-1] ** -0.5).to(device, dtype)
+
+    def gain() -> Tensor:
+        return (1 + 0.3 * torch.randn(shape.dim)).to(device, dtype)
+
+    q, k = shape.heads * shape.width, shape.kv_heads * shape.width
+    layers = []
+    for _ in range(shape.layers):
+        projections = [t for rows in (q, k, k) for t in (spread * weight(rows, shape.dim), weight(rows))]
+        ffn = [weight(shape.ffn, shape.dim), weight(shape.ffn, shape.dim), weight(shape.dim, shape.ffn)]
+        layers += [gain(), *projections, weight(shape.dim, q), gain(), *ffn]
+    cache = torch.full((shape.layers, 2, batch, shape.kv_heads, length + 3, shape.width), torch.nan)
+    cache[..., :length, :] = torch.randn(*cache.shape[:4], length, shape.width)
+    for b, count in enumerate(padding or []):
+        cache[:, :, b, :, :count] = torch.inf if count % 2 else torch.nan  # never looked at
+    angles = torch.arange(length + 2)[:, None] * torch.rand(shape.width // 2)
+    return {
+        "hidden": torch.randn(batch, shape.dim).to(device, dtype),
+        "layers": layers,
+        "norm": gain(),
+        "cache": cache.to(device, dtype),
+        "length": length,
+        "padding": None if padding is None else torch.tensor(padding, device=device),
+        "cos": angles.cos().to(device),
+        "sin": angles.sin().to(device),
+        "attention_heads": shape.heads,
+        "eps": 1e-6,
+    }
+
+
+def fresh(arguments: dict) -> dict:
+    return arguments | {"cache": arguments["cache"].clone()}
+
+
+def step(backend, arguments: dict) -> tuple[Tensor, Tensor]:
+    """Result and cache afterwards; the arguments stay as they are."""
+    arguments = fresh(arguments)
+    return backend.ops.backbone_step(*arguments.values()), arguments["cache"]
+
+
+def definition(arguments: dict) -> tuple[Tensor, Tensor]:
+    """In float64, which the definition allows; what padding hides is 0, as it multiplies it with weights of 0."""
+    wide = {
+        name: [t.double() for t in value]
+        if name == "layers"
+        else value.double()
+        if isinstance(value, Tensor) and name != "padding"
+        else value
+        for name, value in arguments.items()
+    }
+    for b, count in enumerate([] if arguments["padding"] is None else arguments["padding"].tolist()):
+        wide["cache"][:, :, b, :, :count] = 0
+    return reference.backbone_step(**wide), wide["cache"]
+
+
+def assert_matches(backend, arguments: dict, tolerance: float) -> None:
+    hidden, cache = step(backend, arguments)
+    wanted, wanted_cache = definition(arguments)
+    assert hidden.dtype == arguments["hidden"].dtype
+    torch.testing.assert_close(hidden.double(), wanted, rtol=tolerance, atol=tolerance)
+    length = arguments["length"]
+    torch.testing.assert_close(
+        cache[..., length, :].double(), wanted_cache[..., length, :], rtol=tolerance, atol=tolerance
+    )
+    untouched = torch.arange(cache.shape[4], device=cache.device) != length
+    before = arguments["cache"][..., untouched, :]
+    assert torch.equal(cache[..., untouched, :].nan_to_num(7), before.nan_to_num(7))
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_is_its_definition(backend, shape, batch) -> None:
+    assert_matches(backend, make(shape, batch, device=backend.device), 1e-5)
+
+
+@pytest.mark.parametrize("length", [0, 1, 15, 16, 255, 256, 257, 700])
+def test_lengths_of_the_cache(backend, length) -> None:
+    assert_matches(backend, make(SHAPES["plain"], 2, length, device=backend.device), 1e-5)
+
+
+@pytest.mark.parametrize(("length", "padding"), [(7, [0, 3, 7]), (600, [599, 0, 300]), (520, [8, 9, 264])])
+def test_padding(backend, length, padding) -> None:
+    assert_matches(backend, make(SHAPES["grouped_query"], 3, length, padding, device=backend.device), 1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 2**-6), (torch.float16, 2**-9)])
+@pytest.mark.parametrize("name", ["grouped_query", "odd_sizes", "released_heads"])
+def test_half_precision(backend, dtype, tolerance, name) -> None:
+    """Against the definition in float64 over the same weights, which rounds neither the new keys and values nor the
+    result: 2^-9 of numbers up to 4 for bfloat16 (2^-12 for float16), and twice for the next layer's.
+    """
+    assert_matches(backend, make(SHAPES[name], 3, 270, None, dtype, backend.device, 1.0), tolerance)
+
+
+def alone(arguments: dict, b: int) -> dict:
+    """Row b without the others and without its padding."""
+    count = 0 if arguments["padding"] is None else int(arguments["padding"][b])
+    return arguments | {
+        "hidden": arguments["hidden"][b : b + 1],
+        "cache": arguments["cache"][:, :, b : b + 1, :, count:].contiguous(),
+        "length": arguments["length"] - count,
+        "padding": None,
+    }
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("padding", [None, [0, 1, 300, 599, 600, 17, 344]], ids=["whole", "padded"])
+def test_rows_depend_neither_on_their_batch_nor_on_padding(backend, dtype, padding) -> None:
+    arguments = make(SHAPES["grouped_query"], 7, 600, padding, dtype, backend.device)
+    together, cache = step(backend, arguments)
+    for b in range(7):
+        own = alone(arguments, b)
+        hidden, own_cache = step(backend, own)
+        assert torch.equal(hidden[0], together[b])
+        assert torch.equal(own_cache[:, :, 0, :, own["length"]], cache[:, :, b, :, 600])
+
+
+def test_results_do_not_depend_on_threads() -> None:
+    arguments = make(Shape(64, 256, 4, 2, 16, 2), 9, 700, [0, 1, 2, 600, 700, 5, 6, 7, 8])  # large enough for threads
+    threads = torch.get_num_threads()
+    results = []
+    for count in (1, 2, 5):
+        torch.set_num_threads(count)
+        results += [mn.backbone_step(**fresh(arguments)) for _ in range(3)]
+    torch.set_num_threads(threads)
+    assert all(torch.equal(result, results[0]) for result in results)
+
+
+def test_steps_follow_each_other(backend) -> None:
+    """Three steps into the same cache are the definition's three."""
+    arguments = make(SHAPES["grouped_query"], 2, 0, device=backend.device)
+    ours, theirs = fresh(arguments), fresh(arguments)
+    theirs["cache"].zero_()
+    for length in range(2):
+        hidden = torch.randn(2, 24, device=backend.device)
+        change = {"hidden": hidden, "length": length}
+        result = backend.ops.backbone_step(*(ours | change).values())
+        torch.testing.assert_close(result, reference.backbone_step(**theirs | change), rtol=1e-5, atol=1e-5)
+
+
+def test_large_scores(backend) -> None:
+    """Keys in the thousands: one position takes all, in whichever piece it lies."""
+    arguments = make(SHAPES["plain"], 2, 600, device=backend.device)
+    arguments["cache"][:, 0] *= 3000
+    assert_matches(backend, arguments, 1e-5)
+
+
+def test_strides_and_offsets_of_weights_do_not_matter(backend) -> None:
+    arguments = make(padding=[0, 1, 2], device=backend.device)
+    wanted, _ = step(backend, arguments)
+
+    def strided(t: Tensor) -> Tensor:
+        return torch.stack([t, t], -1).flatten(-2)[..., ::2]
+
+    def shifted(t: Tensor) -> Tensor:  # dense, but not on a 16-byte boundary
+        return torch.cat([t.new_zeros(1), t.flatten()])[1:].view(t.shape)
+
+    for change in (strided, shifted):
+        changed = {
+            name: [change(t) for t in value]
+            if name == "layers"
+            else change(value)
+            if isinstance(value, Tensor) and name != "cache"
+            else value
+            for name, value in fresh(arguments).items()
+        }
+        result = backend.ops.backbone_step(*changed.values())
+        torch.testing.assert_close(result, wanted, rtol=1e-5, atol=1e-5)  # CUDA sums up unaligned rows in another order
+
+
+def test_empty_batch(backend) -> None:
+    assert step(backend, make(batch=0, device=backend.device))[0].shape == (0, 24)
+
+
+def test_opcheck() -> None:
+    for padding in (None, [0, 1, 5]):
+        arguments = make(padding=padding)
+        arguments["cache"].nan_to_num_(1.0)
+        torch.library.opcheck(torch.ops.mimo.backbone_step.default, tuple(arguments.values()))
+
+
+def test_compiles_into_one_graph() -> None:
+    arguments = make()
+    compiled = torch.compile(lambda **a: mn.backbone_step(**a) + 1, fullgraph=True, backend="aot_eager")
+    ours, wanted = fresh(arguments), fresh(arguments)
+    assert torch.equal(compiled(**ours), mn.backbone_step(**wanted) + 1)
+    assert torch.equal(ours["cache"][..., 5, :], wanted["cache"][..., 5, :])
+
+
+@pytest.mark.cuda
+def test_one_call_is_capturable_as_a_graph() -> None:
+    arguments = make(length=600, padding=[0, 1, 300], device="cuda")
+    wanted = mn.backbone_step(**arguments)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        hidden = mn.backbone_step(**arguments)
+    graph.replay()
+    assert torch.equal(hidden, wanted)
+
+
+def with_layer(index: int, tensor: Tensor) -> dict:
+    layers = list(make()["layers"])
+    layers[index] = tensor
+    return {"layers": layers}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden": torch.zeros(24)}, r"hidden must be 2-D \[B, D\], got float32 \[24\]"),
+        ({"hidden": torch.zeros(3, 24).double()}, "hidden must be float32 or bfloat16 or float16, got float64"),
+        ({"layers": []}, "layers must hold 12 tensors per layer, one layer at least, got 0"),
+        (with_layer(23, torch.zeros(24, 16)), r"layers\[23\] \(layer 1, down\) must be \[D, F\] = \[24, 40\], got"),
+        (with_layer(14, torch.zeros(48).half()), r"layers\[14\] \(layer 1, q bias\) must have the dtype of hidden"),
+        ({"norm": torch.zeros(25)}, r"norm must be \[D\] = \[24\], got float32 \[25\]"),
+        ({"cache": torch.zeros(2, 3, 2, 8, 8)}, r"cache must be 6-D \[L, 2, B, N, P, W\], got float32 \[2, 3, 2, 8, 8"),
+        (
+            {"cache": torch.zeros(2, 2, 4, 2, 8, 8)},
+            r"cache must be \[L, 2, B, N, P, W\] = \[2, 2, 3, 2, P, 8\], got float32 \[2, 2, 4, 2, 8, 8\]",
+        ),
+        ({"cache": torch.zeros(2, 2, 3, 2, 8, 8).half()}, "cache must have the dtype of hidden"),
+        ({"cache": torch.zeros(2, 2, 3, 8, 2, 8).transpose(3, 4)}, "cache must be contiguous, as it is written in"),
+        ({"length": -1}, "length must be 0 to P - 1, .* got -1 for P = 8"),
+        ({"length": 8}, "length must be 0 to P - 1, .* got 8 for P = 8"),
+        ({"padding": torch.zeros(2).long()}, r"padding must have an entry per row of hidden \(3\), got int64 \[2\]"),
+        ({"padding": torch.zeros(3)}, "padding must be int64, got float32"),
+        ({"padding": torch.tensor([0, 6, 0])}, r"padding\[1\] must be 0 to length \(5\), got 6"),
+        ({"padding": torch.tensor([0, 0, -1])}, r"padding\[2\] must be 0 to length \(5\), got -1"),
+        ({"cos": torch.zeros(6, 3)}, r"cos must be \[P, W / 2 = 4\], got float32 \[6, 3\]"),
+        ({"sin": torch.zeros(5, 4)}, r"sin must have a row per position, at least length \+ 1 = 6, got float32 \[5, 4"),
+        ({"attention_heads": 5}, r"layers\[1\] \(layer 0, q\) must have rows for 5 attention_heads"),
+        ({"eps": float("nan")}, "eps must be at least 0 and finite, got nan"),
+    ],
+)
+def test_names_what_is_wrong(changes, message) -> None:
+    with pytest.raises(RuntimeError, match=f"backbone_step: {message}"):
+        torch.ops.mimo.backbone_step(*(make() | changes).values())
