@@ -3,7 +3,7 @@
 The definition is the published code's way: a Python call per layer and operation, caches that grow by concatenation.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 
@@ -15,30 +15,39 @@ from bench.case import Case
 from bench.cases.language_model import MIDDLE, NANO, SPECIAL
 from bench.step_by_step import Cache, StepByStep
 from mimo_audio.lm import AudioLanguageModel, LanguageModelConfig
-from mimo_audio.lm.transformer import Transformer
+from mimo_audio.lm.transformer import StackShape
 
 LENGTHS, BATCHES = (100, 2000), (1, 8)
 
 
 def cases(device: str, dtype: torch.dtype) -> Iterator[Case]:
     for name, config in (("nano", NANO), ("middle", MIDDLE)):
+        yield from _cases(name, config, device, dtype)
+
+
+def _cases(name: str, config: LanguageModelConfig, device: str, dtype: torch.dtype) -> Iterator[Case]:
+    @cache
+    def model() -> AudioLanguageModel:
+        torch.manual_seed(0)
         small = replace(config, vocab_size=512, local_layers=1, input_local_layers=1)  # only the backbone counts
-        for length in LENGTHS:
-            for batch in BATCHES:
-                yield _case(f"backbone_step/{name}/{length}x{batch}", small, length, batch, device, dtype)
+        return AudioLanguageModel(small, SPECIAL).to(device, dtype).eval()
+
+    for length in LENGTHS:
+        for batch in BATCHES:
+            yield _case(f"backbone_step/{name}/{length}x{batch}", config.backbone, model, length, batch, device, dtype)
 
 
-@cache
-def _model(config: LanguageModelConfig, device: str, dtype: torch.dtype) -> AudioLanguageModel:
-    torch.manual_seed(0)
-    return AudioLanguageModel(config, SPECIAL).to(device, dtype).eval()
-
-
-def _case(name: str, config: LanguageModelConfig, length: int, batch: int, device: str, dtype: torch.dtype) -> Case:
-    shape = config.backbone
-
-    def transformer() -> Transformer:
-        return _model(config, device, dtype).backbone.transformer
+def _case(
+    name: str,
+    shape: StackShape,
+    model: Callable[[], AudioLanguageModel],
+    length: int,
+    batch: int,
+    device: str,
+    dtype: torch.dtype,
+) -> Case:
+    weights = shape.width * (2 * shape.head_dim * (shape.heads + shape.kv_heads) + 3 * shape.ffn_dim)
+    cached = 2 * batch * shape.kv_heads * length * shape.head_dim
 
     @cache
     def inputs() -> tuple[Tensor, Tensor]:
@@ -50,14 +59,15 @@ def _case(name: str, config: LanguageModelConfig, length: int, batch: int, devic
     @torch.no_grad()
     def native() -> Tensor:
         hidden, room = inputs()
+        transformer = model().backbone.transformer
         return mn.backbone_step(
             hidden,
-            transformer().tensors(),
-            transformer().norm.weight,
+            transformer.tensors(),
+            transformer.norm.weight,
             room,
             length,
             None,
-            *transformer().rotary(length + 1, torch.device(device)),
+            *transformer.rotary(length + 1, torch.device(device)),
             shape.heads,
             shape.eps,
         )
@@ -65,7 +75,7 @@ def _case(name: str, config: LanguageModelConfig, length: int, batch: int, devic
     @cache
     def plain_cache() -> tuple[StepByStep, Cache]:
         keys_and_values = inputs()[1][..., :length, :].clone()
-        return StepByStep(_model(config, device, dtype)), [(keys, values) for keys, values in keys_and_values]
+        return StepByStep(model()), [(keys, values) for keys, values in keys_and_values]
 
     @torch.no_grad()
     def plain() -> Tensor:
@@ -76,13 +86,10 @@ def _case(name: str, config: LanguageModelConfig, length: int, batch: int, devic
         error = (ours - wanted).abs().max().item()
         assert error < (1e-4 if dtype == torch.float32 else 0.1), f"largest error {error:.1e}"
 
-    weights = shape.width * (2 * shape.head_dim * (shape.heads + shape.kv_heads) + 3 * shape.ffn_dim)
-    cached = 2 * batch * shape.kv_heads * length * shape.head_dim
     return Case(
         name=name,
         native=native,
         reference=plain,
         check=check,
         bytes=float(shape.layers * (weights + cached) * dtype.itemsize),
-        target=2.0,
     )
