@@ -57,6 +57,11 @@ def main() -> None:
             for vocabulary, top_k in ((7, 0), (5003, 50)):
                 temperature, _, *rest = sampler
                 mn.sample(weight(batch, vocabulary), temperature, (row * 0 + top_k).int(), *rest)
+            for length, padding in ((0, None), (300, row * 60)):
+                cache = weight(1, 2, batch, 1, length + 2, 8)
+                turns = torch.arange(length + 1, device=device)[:, None] * torch.rand(4, device=device)
+                tables = (turns.cos(), turns.sin())
+                mn.backbone_step(weight(batch, dim), layer, weight(dim), cache, length, padding, *tables, 2, 1e-6)
     torch.cuda.synchronize()
 
 

@@ -6,6 +6,8 @@
 //   2. out        task: some rows of the output product, added to x;           at the end: RMS norm of x
 //   3. gate, up   task: some rows of both products, SwiGLU
 //   4. down       task: some rows of the product, added to x;                  at the end: the next block's RMS norm
+// backbone_step has an attention of its own in place of the first and shares the rest.
+//
 // Products: cpu/linear.h. Activations and cache are float32 for every dtype of the weights. Rows of activations have a
 // stride of linear_padded(width) and end in zeros; nothing is allocated after construction. No result depends on the
 // batch or the threads: every number is computed by one thread in one order.
