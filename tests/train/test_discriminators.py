@@ -1,0 +1,106 @@
+"""Discriminators and their losses: values by hand, norms at one, what sees what."""
+
+import pytest
+import torch
+from torch import nn
+
+from mimo_audio.tokenizer.discriminators import (
+    Discriminators,
+    DiscriminatorShape,
+    PeriodDiscriminator,
+    adversarial_loss,
+    discriminator_loss,
+    feature_matching_loss,
+)
+
+SHAPE = DiscriminatorShape(periods=(2, 5), period_channels=(2, 4, 4), windows=(128, 64), window_channels=3)
+
+
+@pytest.fixture
+def judges() -> Discriminators:
+    torch.manual_seed(0)
+    return Discriminators(SHAPE)
+
+
+def wave(seed: int = 0, batch: int = 2, length: int = 481) -> torch.Tensor:
+    return torch.randn(batch, length, generator=torch.Generator().manual_seed(seed))
+
+
+def judgement(score: float, *activations: float):
+    return torch.full((2, 1, 3, 1), score), [torch.full((2, 4), a) for a in activations]
+
+
+def test_every_sub_discriminator_judges_every_item(judges):
+    results = judges(wave())
+    assert len(results) == 4
+    assert [len(activations) for _, activations in results] == [3, 3, 5, 5]
+    assert all(len(scores) == 2 and scores.shape[1] == 1 for scores, _ in results)
+
+
+def test_items_of_a_batch_are_judged_alone(judges):
+    one, both = judges(wave()[:1]), judges(wave())
+    for (alone, _), (together, _) in zip(one, both, strict=True):
+        torch.testing.assert_close(alone, together[:1])
+
+
+def test_a_period_discriminator_sees_columns_alone():
+    """Without the columns' mixing, what changes at phase 1 of period 5 moves the scores of column 1 only."""
+    torch.manual_seed(0)
+    judge = PeriodDiscriminator(5, (4, 4)).eval()
+    before, changed = wave(length=480), wave(length=480)
+    changed[:, 1::5] += 1
+    difference = (judge(before)[0] - judge(changed)[0]).abs().amax((0, 1, 2))
+    assert difference[1] > 0
+    assert difference[[0, 2, 3, 4]].max() == 0
+
+
+def test_norms_are_one_in_every_layer(judges):
+    for _ in range(50):
+        judges.iterate_norms()
+    layers = [module for module in judges.modules() if isinstance(module, nn.Conv2d)]
+    assert len(layers) == 2 * 4 + 2 * 6
+    for layer in layers:
+        assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, abs=0.02)
+
+
+def test_passes_do_not_move_the_norms(judges):
+    before = {name: tensor.clone() for name, tensor in judges.state_dict().items()}
+    judges(wave())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in judges.state_dict().items())
+    judges.iterate_norms()
+    assert not judges.training
+
+
+def test_hinge_losses_by_hand():
+    real, fake = [judgement(0.25), judgement(2.0)], [judgement(-3.0), judgement(-0.5)]
+    assert discriminator_loss(real, fake).item() == pytest.approx((0.75 + 0 + 0 + 0.5) / 2)
+    assert adversarial_loss(fake).item() == pytest.approx((4 + 1.5) / 2)
+
+
+def test_feature_matching_is_a_mean_of_means():
+    """A sub-discriminator with many layers counts as much as one with few."""
+    real, fake = [judgement(0, 1, 1, 1), judgement(0, 5)], [judgement(0, 2, 1, 1), judgement(0, 3)]
+    assert feature_matching_loss(real, fake).item() == pytest.approx((1 / 3 + 2) / 2)
+
+
+def test_feature_matching_pulls_the_fake_only():
+    real, fake = wave(0).requires_grad_(), wave(1).requires_grad_()
+    torch.manual_seed(0)
+    judges = Discriminators(SHAPE)
+    feature_matching_loss(judges(real), judges(fake)).backward()
+    assert real.grad is None
+    assert fake.grad is not None
+    assert fake.grad.abs().sum() > 0
+
+
+def test_discriminators_learn_to_tell_apart(judges):
+    optimizer = torch.optim.AdamW(judges.parameters(), 0.01, weight_decay=0)
+    real, fake = 0.5 * wave(0, 8), 0.5 * wave(1, 8).cumsum(1)
+    first = discriminator_loss(judges(real), judges(fake)).item()
+    for _ in range(40):
+        loss = discriminator_loss(judges(real), judges(fake))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        judges.iterate_norms()
+    assert loss.item() < 0.5 * first
