@@ -21,7 +21,7 @@ test: $(VENV)/.installed
 
 # Ops link against torch's stable ABI: build against the torch of the environment, never against one of pip's choice.
 $(VENV)/.installed: $(VENV)/.tools $(NATIVE_SOURCES)
-	$(BIN)/pip install --quiet --no-build-isolation --editable '.[eval,test]' \
+	$(BIN)/pip install --quiet --no-build-isolation --editable '.[eval,train,test]' \
 	  --config-settings=cmake.define.MIMO_EMULATOR=ON --config-settings=build-dir=build/editable
 	@touch $@
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from mimo_audio.errors import MimoError
 
 
@@ -47,6 +49,8 @@ def atomic_output(path: Path, force: bool = False) -> Iterator[Path]:
         os.replace(partial, path)
     except OSError as error:
         raise OutputError(f"{path}: cannot write, {error.strerror or error}") from error
+    except SafetensorError as error:  # a full disk reaches its writer's caller as this
+        raise OutputError(f"{path}: cannot write, {error}") from error
     finally:
         with suppress(OSError):
             partial.unlink()

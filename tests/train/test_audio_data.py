@@ -1,6 +1,4 @@
-"""Random crops: seeded, of the asked size, from folders and manifests."""
-
-import json
+"""Training audio: seeded, of the asked size, from folders and manifests, whoever reads it in whatever order."""
 
 import numpy as np
 import pytest
@@ -8,13 +6,18 @@ import soundfile
 import torch
 
 from mimo_audio.errors import AudioError
-from mimo_audio.train.audio_data import RandomCrops, list_audio
+from mimo_audio.train.audio_data import AudioData, Recording, list_audio, read_ahead
+
+
+def make(source, **changes):
+    return AudioData(
+        **{"sources": {source: 1.0}, "sample_rate": 24000, "samples": 4800, "batch": 3, "seed": 1, **changes}
+    )
 
 
 def crops(source, **changes):
-    return RandomCrops(
-        **{"sources": {source: 1.0}, "sample_rate": 24000, "samples": 4800, "batch": 3, "seed": 1, **changes}
-    )
+    data = make(source, **changes)
+    return lambda step, part=0: data(step, part).crops
 
 
 def test_a_step_depends_on_seed_and_number_only(tones):
@@ -23,13 +26,14 @@ def test_a_step_depends_on_seed_and_number_only(tones):
     assert first(5).shape == (3, 4800)
     assert torch.equal(first(5), second(5))
     assert not torch.equal(first(5), first(6))
+    assert not torch.equal(first(5), first(5, 1))
     assert not torch.equal(first(5), crops(tones, seed=2)(5))
 
 
 def test_a_crop_is_a_piece_of_a_recording_times_a_gain(tones):
     crop = crops(tones, batch=1)(0)[0].numpy()
     best = 0.0
-    for path in tones.iterdir():
+    for path in tones.glob("*.wav"):
         wave = soundfile.read(path, dtype="float32")[0]
         windows = np.lib.stride_tricks.sliding_window_view(wave, len(crop))
         norms = np.linalg.norm(windows, axis=1) * np.linalg.norm(crop)
@@ -59,17 +63,53 @@ def test_shares_are_respected(tmp_path):
     assert 0.7 < float((batch.mean(1) > 0).float().mean()) < 0.8
 
 
+@pytest.mark.parametrize("workers", [1, 4])
+def test_reading_ahead_changes_nothing(tones, workers):
+    data = make(tones / "manifest.jsonl", spoken=1, seconds=1.0)
+    places = [(step, part) for step in range(6) for part in (0, 1)]
+    for place, batch in zip(places, read_ahead(data, places, workers), strict=True):
+        expected = data(*place)
+        assert torch.equal(batch.crops, expected.crops)
+        assert torch.equal(batch.spoken[0], expected.spoken[0])
+        assert batch.texts == expected.texts
+
+
+def test_an_error_while_reading_ahead_comes_out(tones):
+    for path in tones.glob("*.wav"):
+        path.write_bytes(b"no audio")
+    with pytest.raises(AudioError, match="cannot read"):
+        list(read_ahead(make(tones), [(0, 0)], 2))
+
+
 def test_a_manifest_names_files_beside_it(tones):
-    manifest = tones / "manifest.jsonl"
-    manifest.write_text("".join(json.dumps({"audio": f"{i}.wav", "text": "x"}) + "\n" for i in (2, 0)))
-    assert list_audio(manifest) == [tones / "2.wav", tones / "0.wav"]
+    manifest = tones / "some.jsonl"
+    manifest.write_text('{"audio": "2.wav", "text": "x"}\n{"audio": "0.wav"}\n')
+    assert list_audio(manifest) == [Recording(tones / "2.wav", "x"), Recording(tones / "0.wav")]
 
 
-def test_a_broken_manifest_line_is_named(tones):
+@pytest.mark.parametrize("line", ['{"file": "1.wav"}', "[1]", '{"audio": 1}', '{"audio": "x", "text": 2}', "{", "7"])
+def test_a_broken_manifest_line_is_named(tones, line):
     manifest = tones / "manifest.jsonl"
-    manifest.write_text('{"audio": "0.wav"}\n{"file": "1.wav"}\n')
+    manifest.write_text('{"audio": "0.wav"}\n' + line + "\n")
     with pytest.raises(AudioError, match=r'manifest\.jsonl:2: expected a JSON object with "audio"'):
         list_audio(manifest)
+
+
+def test_texts_must_be_somewhere(tones):
+    with pytest.raises(AudioError, match=r'no "text" in any of .*tones'):
+        make(tones, spoken=1, seconds=1.0)
+
+
+def test_recordings_with_text_must_be_short_enough(tones):
+    data = make(tones / "manifest.jsonl", spoken=1, seconds=0.1)
+    with pytest.raises(AudioError, match=r"no recording of at most 0\.1 s that has a text"):
+        data(0)
+
+
+def test_samples_that_are_no_numbers_are_named(tmp_path):
+    soundfile.write(tmp_path / "x.wav", np.array([0, np.inf] * 99, np.float32), 24000, subtype="FLOAT")
+    with pytest.raises(AudioError, match=r"x\.wav: expected finite samples, got NaN or infinity"):
+        crops(tmp_path)(0)
 
 
 def test_an_empty_folder_is_an_error(tmp_path):

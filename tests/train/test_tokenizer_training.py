@@ -1,20 +1,29 @@
-"""The training loop: it learns, it resumes exactly, it leaves a model that loads, it fails with one line."""
+"""The training loop in stage 1: it learns, it resumes exactly, it leaves a model that loads, it fails with one line."""
 
 import json
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
+from mimo_audio.cli import main
+from mimo_audio.errors import AudioError
+from mimo_audio.files import OutputError
 from mimo_audio.tokenizer import AudioTokenizer
-from mimo_audio.train.recipe import Recipe, RecipeError
-from mimo_audio.train.tokenizer import Trainer, schedule, train
+from mimo_audio.train.audio_data import Batch
+from mimo_audio.train.recipe import Recipe, TrainingError
+from mimo_audio.train.starting_point import schedule
+from mimo_audio.train.tokenizer import train
+
+from .conftest import load, step, trainer_of, write
 
 LOSSES = ("loss", "mel", "commitment", "coarse", "magnitude", "phase", "wave")
 
@@ -23,94 +32,184 @@ def read_log(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-def with_training(recipe: Recipe, **changes) -> Recipe:
-    return Recipe(recipe.model, recipe.data, replace(recipe.training, **changes))
+def without_stage2(values):
+    return {name: value for name, value in values.items() if name != "stage2"}
 
 
-def test_resuming_equals_an_uninterrupted_run(recipe_file, tmp_path):
-    recipe = Recipe.load(recipe_file)
-    whole = Trainer(recipe)
-    expected = [whole.step(i) for i in range(6)]
-    first = Trainer(recipe)
+@pytest.mark.parametrize("number", [1, 2])
+def test_resuming_equals_an_uninterrupted_run(number, with_text, tmp_path):
+    recipe = load(tmp_path, with_text)
+    whole = trainer_of(recipe, number)
+    expected = [step(whole, i) for i in range(6)]
+    first = trainer_of(recipe, number)
     for i in range(4):  # across the start of the codebooks at step 2
-        first.step(i)
-    first.save(tmp_path, 4)
-    second = Trainer(recipe)
-    assert second.load(tmp_path) == 4
-    assert [second.step(i) for i in (4, 5)] == expected[4:]
-    for module, other in ((whole.model, second.model), (whole.average, second.average)):
-        for name, tensor in module.state_dict().items():
-            assert torch.equal(tensor, other.state_dict()[name]), name
+        step(first, i)
+    first.save(tmp_path / "run", 4)
+    torch.manual_seed(99)  # the second one's own weights must not matter
+    second = trainer_of(recipe, number)
+    assert second.load(tmp_path / "run") == 4
+    assert [step(second, i) for i in (4, 5)] == expected[4:]
+    for name, module in whole._modules().items():
+        others = second._modules()[name].state_dict()
+        for key, tensor in module.state_dict().items():
+            assert torch.equal(tensor, others[key]), f"{name}.{key}"
 
 
-def test_the_loss_falls_on_one_batch(recipe_file):
-    recipe = with_training(
-        Recipe.load(recipe_file), learning_rate=0.01, steps=60, unquantized=20, quantizer_dropout=0.0
-    )
-    trainer = Trainer(recipe)
+def test_the_loss_falls_on_one_batch(values, tmp_path):
+    recipe = load(tmp_path, values, learning_rate=0.01, steps=60, quantizer_dropout=0.0)
+    trainer = trainer_of(recipe)
     batch = trainer.data(0)
-    trainer.__dict__["data"] = lambda step: batch
-    losses = [trainer.step(i) for i in range(1, 41)]
+    losses = [trainer.step(i, [batch]) for i in range(1, 41)]
     assert losses[-1]["magnitude"] < 0.7 * losses[0]["magnitude"]
     assert losses[-1]["mel"] < 0.7 * losses[0]["mel"]
-    assert all(math.isfinite(step[name]) for step in losses for name in LOSSES)
+    assert all(math.isfinite(values[name]) for values in losses[1:] for name in LOSSES)
 
 
-def test_codebooks_start_at_their_step_and_move(recipe_file):
-    trainer = Trainer(with_training(Recipe.load(recipe_file), quantizer_dropout=0.0))
-    book = trainer.model.quantizer.codebooks[0]
-    assert trainer.step(1)["commitment"] == 0
+def test_codebooks_start_at_their_step_and_move(values, tmp_path):
+    trainer = trainer_of(load(tmp_path, values, quantizer_dropout=0.0))
+    book = trainer.stage.model.quantizer.codebooks[0]
+    assert "commitment" not in step(trainer, 1)
     assert book.inited == 0
-    assert trainer.step(2)["commitment"] > 0
+    assert step(trainer, 2)["commitment"] > 0
     assert book.inited == 1
     before = book.embed.clone()
-    trainer.step(3)
+    step(trainer, 3)
     assert not torch.equal(book.embed, before)
 
 
-def test_a_run_leaves_a_log_and_a_model_that_loads(recipe_file, tmp_path, capsys):
+def test_parts_are_averaged(values, tmp_path):
+    """Two equal parts of a step do what one of them does."""
+    once, twice = (trainer_of(load(tmp_path, values, parts=n, quantizer_dropout=0.0)) for n in (1, 2))
+    batch = once.data(0)
+    one, two = once.step(0, [batch]), twice.step(0, [batch, batch])
+    assert two == pytest.approx(one, rel=1e-5)
+    for (name, a), b in zip(once.stage.model.named_parameters(), twice.stage.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, msg=name, rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_leaves_a_log_and_a_model_that_loads(values, tmp_path, capsys):
+    recipe = Recipe.load(write(tmp_path, without_stage2(values)))
     before = signal.getsignal(signal.SIGINT)
-    train(Recipe.load(recipe_file), tmp_path / "run", resume=False)
+    train(recipe, tmp_path / "run", resume=False)
     assert signal.getsignal(signal.SIGINT) is before
-    with pytest.raises(RecipeError, match="holds a run"):
-        train(Recipe.load(recipe_file), tmp_path / "run", resume=False)
-    log = read_log(tmp_path / "run")
+    with pytest.raises(TrainingError, match="holds a run"):
+        train(recipe, tmp_path / "run", resume=False)
+    folder = tmp_path / "run" / "stage1"
+    log = read_log(folder)
     assert [record["step"] for record in log] == [2, 4, 6]
     assert all(name in log[-1] for name in LOSSES)
     assert len(log[-1]["perplexity"]) == 2
     assert "6/6" in capsys.readouterr().out
-    model = AudioTokenizer.from_pretrained(tmp_path / "run" / "model")
+    model = AudioTokenizer.from_pretrained(folder / "model")
     codes = model.encode(torch.randn(4800, generator=torch.Generator().manual_seed(0)))
     assert codes.shape[0] == 2
     assert model.decode(codes).isfinite().all()
     assert not list((tmp_path / "run").rglob("*.partial*"))
 
 
-def test_interrupting_saves_and_resuming_finishes(recipe_file, tmp_path):
-    recipe = json.loads(recipe_file.read_text())
-    recipe["training"] |= {"steps": 100_000, "checkpoint_every": 100_000}
-    recipe_file.write_text(json.dumps(recipe))
-    command = [sys.executable, "-m", "mimo_audio.train.tokenizer", "--config", recipe_file, "--out", tmp_path / "run"]
+def test_tensorboard_gets_curves_and_sounds(values, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(Recipe.load(write(tmp_path, without_stage2(values))), tmp_path / "run", resume=False)
+    events = EventAccumulator(str(tmp_path / "run" / "stage1" / "tensorboard"))
+    events.Reload()
+    assert {"loss", "magnitude", "perplexity/0", "steps_per_second"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("loss")] == [2, 4, 6]
+    assert {"original", "decoded"} <= set(events.Tags()["audio"])
+
+
+def start_long_run(values, tmp_path, **changes) -> subprocess.Popen:
+    """A run of very many steps in a process of its own, two steps old."""
+    values["stage1"] |= {"steps": 100_000, "checkpoint_every": 100_000, **changes}
+    path = write(tmp_path, without_stage2(values))
+    command = [sys.executable, "-m", "mimo_audio", "train", "tokenizer", "--config", path, "--out", tmp_path / "run"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert process.stdout is not None
     assert "2/100000" in process.stdout.readline()
+    return process
+
+
+def test_interrupting_saves_and_resuming_finishes(values, tmp_path):
+    process = start_long_run(values, tmp_path)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     stopped = int(output.split("stopped after step ")[1].split(";")[0])
-    recipe["training"]["steps"] = stopped + 2
-    recipe_file.write_text(json.dumps(recipe))
-    train(Recipe.load(recipe_file), tmp_path / "run", resume=True)
-    assert read_log(tmp_path / "run")[-1]["step"] == stopped + 2
+    values["stage1"]["steps"] = stopped + 2
+    train(Recipe.load(write(tmp_path, without_stage2(values))), tmp_path / "run", resume=True)
+    assert read_log(tmp_path / "run" / "stage1")[-1]["step"] == stopped + 2
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(recipe_file):
-    trainer = Trainer(Recipe.load(recipe_file))
-    trainer.__dict__["data"] = lambda step: torch.full((2, 6 * 960), torch.nan)
-    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
-    with pytest.raises(RecipeError, match="step 0: the loss is nan"):
-        trainer.step(0)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.model.state_dict().items())
+def test_killing_loses_only_the_steps_since_the_last_checkpoint(values, tmp_path):
+    process = start_long_run(values, tmp_path, checkpoint_every=1, log_every=1 + 1)
+    while "12/100000" not in process.stdout.readline():
+        pass
+    process.kill()
+    process.communicate()
+    folder = tmp_path / "run" / "stage1"
+    values["stage1"]["steps"] = 40
+    trainer = trainer_of(load(tmp_path, values))
+    saved = trainer.load(folder)
+    assert saved >= 10
+    train(Recipe.load(write(tmp_path, without_stage2(values))), tmp_path / "run", resume=True)
+    steps = [record["step"] for record in read_log(folder)]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 40
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(values, tmp_path):
+    trainer = trainer_of(load(tmp_path, values))
+    before = {name: tensor.clone() for name, tensor in trainer.stage.model.state_dict().items()}
+    with pytest.raises(TrainingError, match="step 0: coarse is nan; the last checkpoint is intact"):
+        trainer.step(0, [Batch(torch.full((2, 6 * 960), torch.nan))])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.stage.model.state_dict().items())
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run(values, tmp_path):
+    trainer = trainer_of(load(tmp_path, values))
+    parameter = next(iter(trainer.stage.model.parameters()))
+    parameter.register_hook(lambda gradient: gradient * torch.inf)
+    before = {name: tensor.clone() for name, tensor in trainer.stage.model.state_dict().items()}
+    with pytest.raises(TrainingError, match=r"step 0: gradient is (nan|inf)"):
+        step(trainer, 0)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.stage.model.state_dict().items())
+
+
+def test_a_bad_recording_stops_the_run_and_is_named(values, tones, tmp_path):
+    soundfile.write(tones / "0.wav", np.full(12000, np.nan, np.float32), 24000, subtype="FLOAT")
+    with pytest.raises(AudioError, match=r"0\.wav: expected finite samples, got NaN or infinity"):
+        train(Recipe.load(write(tmp_path, without_stage2(values))), tmp_path / "run", resume=False)
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(values, tmp_path):
+    trainer = trainer_of(load(tmp_path, values))
+    trainer.save(tmp_path / "run", 1)
+    before = (tmp_path / "run" / "checkpoint.safetensors").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"model\.safetensors: cannot write, .*too large"):
+            trainer.save(tmp_path / "run", 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "run" / "checkpoint.safetensors").read_bytes() == before
+    assert trainer.load(tmp_path / "run") == 1
+
+
+def test_a_checkpoint_of_another_shape_is_an_error(values, tmp_path, capsys):
+    train(Recipe.load(write(tmp_path, without_stage2(values))), tmp_path / "run", resume=False)
+    values["model"]["d_model"] = 32
+    path = write(tmp_path, without_stage2(values))
+    run = ["train", "tokenizer", "--config", str(path), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    assert main([*run, "--resume"]) == 2
+    error = capsys.readouterr().err
+    assert "cannot resume from" in error
+    assert error.count("\n") == 1
+
+
+def test_there_must_be_something_to_resume(recipe_file, tmp_path):
+    with pytest.raises(TrainingError, match="holds no run to continue"):
+        train(Recipe.load(recipe_file), tmp_path / "run", resume=True)
 
 
 def test_the_learning_rate_rises_and_falls():
@@ -121,41 +220,27 @@ def test_the_learning_rate_rises_and_falls():
     assert rates[-1] < 0.02
 
 
-def test_a_recipe_with_a_wrong_key_says_which_are_expected(recipe_file):
-    recipe = json.loads(recipe_file.read_text())
-    recipe["training"]["learning_rat"] = recipe["training"].pop("learning_rate")
-    recipe_file.write_text(json.dumps(recipe))
-    with pytest.raises(RecipeError, match=r"training: expected the keys .*learning_rate.*got .*learning_rat"):
-        Recipe.load(recipe_file)
-
-
-def test_bfloat16_trains_like_float32(recipe_file):
+def test_bfloat16_trains_like_float32(values, tmp_path):
     losses = {}
     for precision in ("float32", "bfloat16"):
-        trainer = Trainer(with_training(Recipe.load(recipe_file), precision=precision, quantizer_dropout=0.0))
-        losses[precision] = [trainer.step(i)["magnitude"] for i in range(5)]
+        trainer = trainer_of(load(tmp_path, values, precision=precision, quantizer_dropout=0.0))
+        losses[precision] = [step(trainer, i)["magnitude"] for i in range(5)]
     assert losses["bfloat16"] != losses["float32"]
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
 
 
-def test_weights_change_at_their_step(recipe_file):
-    trainer = Trainer(Recipe.load(recipe_file))
-    assert "mel" not in trainer.step(0)
-    assert trainer.step(1)["mel"] > 0
+def test_weights_change_at_their_step(values, tmp_path):
+    trainer = trainer_of(load(tmp_path, values))
+    assert "mel" not in step(trainer, 0)
+    assert step(trainer, 1)["mel"] > 0
 
 
-def test_weights_must_start_at_step_zero(recipe_file):
-    recipe = json.loads(recipe_file.read_text())
-    recipe["training"]["weights"][0]["first_step"] = 5
-    recipe_file.write_text(json.dumps(recipe))
-    with pytest.raises(RecipeError, match=r"expected first_step 0 and then ascending, got \[5, 1\]"):
-        Recipe.load(recipe_file)
-
-
-def test_the_shipped_recipe_is_a_model_of_eight_megabytes_at_most():
-    path = Path(__file__).parents[2] / "recipes" / "tokenizer-nano.json"
-    model = AudioTokenizer(Recipe.load(path).model)
-    weights = sum(p.numel() for p in model.parameters()) * 2  # stored as bfloat16
-    assert model.config.codebook_size == (1024, 1024, *[128] * 6)
-    books = sum(book.embed.numel() for book in model.quantizer.codebooks) * (4 + 2)
-    assert weights + books <= 8e6
+def test_a_dry_run_says_what_a_run_costs(recipe_file, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "tokenizer", "--config", str(recipe_file), "--dry-run", "--device", "cpu"]) == 0
+    output = capsys.readouterr().out
+    recipe = Recipe.load(recipe_file)
+    weights = sum(p.numel() for p in AudioTokenizer(recipe.model).parameters()) / 1e6
+    assert f"model {weights:.1f} million; {weights:.1f} million trained" in output
+    assert output.count("steps per hour") == output.count("3 recordings") == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["recipe.json", "tones"]

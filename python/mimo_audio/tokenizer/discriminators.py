@@ -71,8 +71,7 @@ class STFTDiscriminator(nn.Module):
     def forward(self, wave: Tensor) -> Judgement:
         """wave [B, L] -> judgement."""
         size = len(self.window)
-        with torch.autocast(wave.device.type, enabled=False):
-            spectrum = torch.view_as_real(mn.stft(wave.float(), self.window, size, size // 4, "center"))
+        spectrum = torch.view_as_real(mn.stft(wave.float(), self.window, size, size // 4, "center"))
         x = spectrum.permute(0, 3, 1, 2)  # [B, 2, T, bins]
         activations = []
         for layer in self.layers:

@@ -1,1 +1,1 @@
-"""Training loops: each reads top to bottom; `python -m mimo_audio.train.tokenizer --help`."""
+"""Training: `mimo-audio train`; the loop is in tokenizer.py, what a step does in stage1.py and stage2.py."""

@@ -1,8 +1,13 @@
-"""Random crops of recordings from folders or manifests: step n of a run is a pure function of the seed and n."""
+"""Training audio from folders or manifests: part p of step n is a pure function of the seed, n and p.
+
+Neither the order in which parts are asked for nor the number of threads that read them changes any of them.
+"""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Generator, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,75 +21,159 @@ from mimo_audio.errors import AudioError
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 GAIN_DB = (-16.0, 2.0)
+READ_AHEAD = 3  # parts per thread
+DRAWS = 1000  # of recordings, before it is clear that none is short enough and has a text
 
 
-def list_audio(source: Path) -> list[Path]:
-    """Audio files of a manifest (JSONL, key "audio", relative to its folder) or of a folder tree, in a fixed order.
+@dataclass(frozen=True)
+class Recording:
+    """An audio file and what is said in it, if that is known."""
+
+    path: Path
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """crops [B, samples]; spoken: whole recordings [N_i], each a whole number of codec frames, with their texts."""
+
+    crops: Tensor
+    spoken: tuple[Tensor, ...] = ()
+    texts: tuple[str, ...] = ()
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device."""
+        return Batch(self.crops.to(device), tuple(wave.to(device) for wave in self.spoken), self.texts)
+
+
+def list_audio(source: Path) -> list[Recording]:
+    """Recordings of a folder tree or manifest (JSONL, "audio" relative to its folder, and "text"), in a fixed order.
 
     Raises AudioError if there are none.
     """
     if source.is_dir():
-        files = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
+        found = [Recording(path) for path in sorted(source.rglob("*")) if path.suffix.lower() in SUFFIXES]
     else:
-        files = _read_manifest(source)
-    if not files:
+        found = _read_manifest(source)
+    if not found:
         raise AudioError(f"{source}: no audio files")
-    return files
+    return found
 
 
-def _read_manifest(manifest: Path) -> list[Path]:
+def _read_manifest(manifest: Path) -> list[Recording]:
     try:
         lines = manifest.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise AudioError(f"cannot read {manifest}: {error}") from error
-    files = []
+    found = []
     for number, line in enumerate(lines, 1):
         try:
-            files.append(manifest.parent / json.loads(line)["audio"])
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise AudioError(f'{manifest}:{number}: expected a JSON object with "audio", got {line[:80]!r}') from error
-    return files
+            values = json.loads(line)
+            path, text = values["audio"], values.get("text")
+            if not isinstance(path, str) or not isinstance(text, str | None):
+                raise TypeError
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            expected = 'a JSON object with "audio" and perhaps "text", both strings'
+            raise AudioError(f"{manifest}:{number}: expected {expected}, got {line[:80]!r}") from error
+        found.append(Recording(manifest.parent / path, text))
+    return found
 
 
-@dataclass(frozen=True)
-class RandomCrops:
-    """Batches of crops at one sample rate. `sources` maps a folder or manifest to its share of the crops."""
+@dataclass(frozen=True, kw_only=True)
+class AudioData:
+    """Parts of steps at one sample rate. `sources` maps a folder or manifest to its share of what is drawn.
+
+    samples and frame (of the codec) are in samples; a part has `batch` crops, and `spoken` whole recordings of at most
+    `seconds` that have a text.
+    """
 
     sources: Mapping[Path, float]
     sample_rate: int
     samples: int
     batch: int
     seed: int
+    frame: int = 1
+    spoken: int = 0
+    seconds: float = 0
+    _recordings: list[list[Recording]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        shares = np.array(list(self.sources.values()), float)
-        if len(shares) == 0 or (shares <= 0).any():
+        if not self.sources or min(self.sources.values()) <= 0:
             raise AudioError(f"sources: expected one or more with a positive share, got {dict(self.sources)}")
-        object.__setattr__(self, "_files", [list_audio(Path(source)) for source in self.sources])
-        object.__setattr__(self, "_shares", shares / shares.sum())
+        object.__setattr__(self, "_recordings", [list_audio(Path(source)) for source in self.sources])
+        if self.spoken and not any(r.text for source in self._recordings for r in source):
+            raise AudioError(f'no "text" in any of {", ".join(map(str, self.sources))}: audio_to_text needs manifests')
 
-    def __call__(self, step: int) -> Tensor:
-        """The batch of this step: [batch, samples] float32, random gain; shorter recordings lie between zeros."""
-        rng = np.random.default_rng([self.seed, step])
-        return torch.from_numpy(np.stack([self._crop(rng) for _ in range(self.batch)]))
+    def __call__(self, step: int, part: int = 0) -> Batch:
+        """A part of a step; every crop with a random gain, and shorter recordings between zeros."""
+        rng = np.random.default_rng([self.seed, step, part])
+        crops = torch.from_numpy(np.stack([self._crop(rng) for _ in range(self.batch)]))
+        spoken = [self._whole(rng) for _ in range(self.spoken)]
+        return Batch(crops, tuple(wave for wave, _ in spoken), tuple(text for _, text in spoken))
+
+    @property
+    def recordings(self) -> int:
+        """How many there are."""
+        return sum(map(len, self._recordings))
+
+    def _draw(self, rng: np.random.Generator) -> Recording:
+        shares = np.array(list(self.sources.values()), float)
+        source = self._recordings[rng.choice(len(shares), p=shares / shares.sum())]
+        return source[rng.integers(len(source))]
 
     def _crop(self, rng: np.random.Generator) -> NDArray[np.float32]:
-        files: list[Path] = self._files[rng.choice(len(self._shares), p=self._shares)]  # type: ignore[attr-defined]
-        wave = self._read(files[rng.integers(len(files))], rng)
+        wave = self._read(self._draw(rng).path, self.samples, rng)
         out = np.zeros(self.samples, np.float32)
         offset = rng.integers(self.samples - len(wave) + 1)
-        out[offset : offset + len(wave)] = wave * 10 ** (rng.uniform(*GAIN_DB) / 20)
+        out[offset : offset + len(wave)] = wave * _gain(rng)
         return out
 
-    def _read(self, path: Path, rng: np.random.Generator) -> NDArray[np.float32]:
-        """At most `samples` samples from a random place."""
+    def _whole(self, rng: np.random.Generator) -> tuple[Tensor, str]:
+        """A whole recording, with zeros up to a whole number of frames, and its text."""
+        for _ in range(DRAWS):
+            recording = self._draw(rng)
+            if recording.text and _duration(recording.path) <= self.seconds:
+                wave = self._read(recording.path, round(self.seconds * self.sample_rate), rng) * _gain(rng)
+                return torch.from_numpy(np.pad(wave, (0, -len(wave) % self.frame))), recording.text
+        raise AudioError(f"found no recording of at most {self.seconds:g} s that has a text in {DRAWS} draws")
+
+    def _read(self, path: Path, samples: int, rng: np.random.Generator) -> NDArray[np.float32]:
+        """At most so many samples from a random place. Raises AudioError, also for NaN and infinity."""
         try:
             with soundfile.SoundFile(path) as file:
-                count = -(-self.samples * file.samplerate // self.sample_rate)
+                count = -(-samples * file.samplerate // self.sample_rate)
                 file.seek(int(rng.integers(max(0, file.frames - count) + 1)))
                 wave, rate = file.read(count, dtype="float32", always_2d=True).mean(1), file.samplerate
         except (OSError, soundfile.SoundFileError) as error:
             raise AudioError(f"cannot read {path}: {error}") from error
-        if rate != self.sample_rate:
+        if not np.isfinite(wave).all():
+            raise AudioError(f"{path}: expected finite samples, got NaN or infinity")
+        if rate != self.sample_rate and len(wave):
             wave = audio.resample(torch.from_numpy(wave), rate, self.sample_rate).numpy()
-        return wave[: self.samples]
+        return wave[:samples]
+
+
+def _gain(rng: np.random.Generator) -> float:
+    return 10 ** (rng.uniform(*GAIN_DB) / 20)
+
+
+def _duration(path: Path) -> float:
+    try:
+        return soundfile.info(path).duration
+    except (OSError, soundfile.SoundFileError) as error:
+        raise AudioError(f"cannot read {path}: {error}") from error
+
+
+def read_ahead(data: AudioData, parts: Iterable[tuple[int, int]], workers: int) -> Generator[Batch]:
+    """data(step, part) for each of `parts`, in order, read by background threads a little ahead of their use."""
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[Batch]] = deque()
+        try:
+            for step, part in parts:
+                waiting.append(pool.submit(data, step, part))
+                if len(waiting) > READ_AHEAD * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

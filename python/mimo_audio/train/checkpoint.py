@@ -21,7 +21,7 @@ def save(path: Path, step: int, modules: dict[str, nn.Module], optimizers: Seque
             tensors |= {f"optimizer{number}.{parameter}.{key}": value for key, value in state.items()}
     with atomic_output(path, force=True) as partial:
         save_file(
-            {key: t.detach().contiguous() for key, t in tensors.items()},
+            {key: t.detach().cpu().contiguous() for key, t in tensors.items()},
             partial,
             {"training": json.dumps({"step": step})},
         )

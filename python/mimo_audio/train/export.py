@@ -1,6 +1,6 @@
 """A trained tokenizer as small as it ships: weights rounded to bfloat16, codebooks kept in float32.
 
-python -m mimo_audio.train.export --model runs/nano/model --out python/mimo_audio/assets/nano
+python -m mimo_audio.train.export --model runs/nano/stage2/model --out python/mimo_audio/assets/nano
 """
 
 import argparse

@@ -1,194 +1,220 @@
-"""Trains the tokenizer's reconstruction (stage 1 of the MiMo-Audio report, section 2.1, without its text objective).
+"""Trains the tokenizer: both stages of the MiMo-Audio report, section 2.1, by one loop (`mimo-audio train tokenizer`).
 
-    python -m mimo_audio.train.tokenizer --config recipes/tokenizer-nano.json --out runs/nano [--resume]
-
-The output folder gets log.jsonl, checkpoint.safetensors (everything needed to continue exactly) and model/, the running
-average of the weights as a folder that AudioTokenizer.from_pretrained reads. Ctrl-C saves and stops.
+Each stage has a folder in the output folder: checkpoint.safetensors (everything needed to continue exactly), log.jsonl,
+tensorboard/, and model/, the running average of the weights as AudioTokenizer.from_pretrained reads it. Step n depends
+on the recipe and the state after step n - 1 alone, whatever the number of processes, which share a step's parts.
 """
 
-import argparse
 import copy
-import json
-import math
 import signal
-import sys
 import threading
-import time
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
-import mimo_audio_native as mn
-from mimo_audio.errors import MimoError
 from mimo_audio.tokenizer import AudioTokenizer
-from mimo_audio.tokenizer.losses import MultiScaleMelLoss, SpectrumLoss, WaveSpectrumLoss, coarse_mel_loss
-from mimo_audio.tokenizer.mel import FLOOR
-from mimo_audio.tokenizer.transformer import TransformerLayer
 from mimo_audio.train import checkpoint, codebooks
-from mimo_audio.train.audio_data import RandomCrops
-from mimo_audio.train.recipe import Recipe, RecipeError
+from mimo_audio.train.audio_data import AudioData, Batch, read_ahead
+from mimo_audio.train.journal import Journal
+from mimo_audio.train.processes import Processes, connected
+from mimo_audio.train.recipe import Recipe, Stage1, Stage2, Training, TrainingError
+from mimo_audio.train.stage1 import FromScratch
+from mimo_audio.train.stage2 import Adversarial
+from mimo_audio.train.starting_point import schedule
 
-KMEANS_BATCHES = 24  # whose features start the codebooks
-TYPICAL_LOG_MEL, LOG_MEL_SPREAD = -6.0, 4.0  # of speech
+SAMPLES = 4  # crops to listen to, per checkpoint
+CHECKPOINT, MODEL = "checkpoint.safetensors", "model"
 
 
 class Trainer:
-    """Model, optimizers and data of one run; `step(n)` depends on the recipe and the state after step n - 1 alone."""
+    """A stage, its data, the running average of its model."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        config, training = recipe.model, recipe.training
-        torch.manual_seed(training.seed)
-        self.recipe = recipe
-        self.model = AudioTokenizer(config)
-        initialise(self.model)
-        self.average = copy.deepcopy(self.model).requires_grad_(False)
-        self.frame = config.stride_size * config.avg_pooler  # mel frames of one codec frame
-        samples = training.crop * self.frame * config.hop_length
-        self.data = RandomCrops(recipe.data, config.sampling_rate, samples, training.batch, training.seed)
-        self.mel_loss = MultiScaleMelLoss(config.sampling_rate)
-        self.wave_loss = WaveSpectrumLoss(config.sampling_rate)
-        self.spectrum_loss = SpectrumLoss(config.sampling_rate, config.nfft, config.hop_length)
-        self.optimizers = make_optimizers(self.model, training.learning_rate, training.weight_decay)
+    def __init__(self, stage: FromScratch | Adversarial, data: AudioData, processes: Processes) -> None:
+        self.stage, self.data, self.processes = stage, data, processes
+        self.training = stage.training
+        self.parts = range(processes.rank, self.training.parts, processes.count)
+        if self.training.parts % processes.count:
+            raise TrainingError(
+                f"parts: expected a multiple of the {processes.count} processes, got {self.training.parts}"
+            )
+        self.average = copy.deepcopy(stage.model).requires_grad_(False)
+        for optimizer in stage.optimizers:
+            for group in optimizer.param_groups:
+                group["peak"] = group["lr"]
 
-    def log_mel(self, wave: Tensor) -> Tensor:
-        """wave [B, crop samples] -> log-mel [B, T, n_mels], a whole number of codec frames."""
-        front = self.model.mel
-        mel = mn.log_mel(wave, front.window, front.filterbank, front.hop, FLOOR, "center")
-        return mel[:, : self.recipe.training.crop * self.frame]
+    def step(self, step: int, batches: Iterable[Batch]) -> dict[str, float]:
+        """One step on this process's parts; returns the losses over all. Raises TrainingError if one is not finite.
 
-    def features(self, mel: Tensor) -> Tensor:
-        """log-mel [B, T, n_mels] -> packed encoder output [B * crop, d_model]."""
-        return self.model.encoder(mel.flatten(0, 1), [mel.shape[1]] * len(mel))
-
-    def start_codebooks(self, step: int, generator: torch.Generator) -> None:
-        """k-means on the features of this step's batch and the following ones."""
-        with torch.no_grad(), self.autocast():
-            features = [self.features(self.log_mel(self.data(step + i))) for i in range(KMEANS_BATCHES)]
-        codebooks.start(self.model.quantizer, torch.cat(features), generator)
-        self.average.quantizer.load_state_dict(self.model.quantizer.state_dict())
-
-    def autocast(self) -> torch.autocast:
-        """bfloat16 matrix products where the recipe asks for them; losses and synthesis stay float32."""
-        return torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.training.precision == "bfloat16")
-
-    def step(self, step: int) -> dict[str, float]:
-        """One optimizer step; returns the losses. If the loss is not finite: RecipeError, and nothing has changed."""
-        training, weights, model = self.recipe.training, self.recipe.training.weights_at(step), self.model
-        generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
-        if step == training.unquantized:
-            self.start_codebooks(step, generator)
-        wave = self.data(step)
-        batch, vectors = len(wave), [training.crop] * len(wave)
-        frames = [n * self.frame for n in vectors]
-
-        mel = self.log_mel(wave)
-        with self.autocast():
-            features = self.features(mel)
-            quantized, commitment = features, features.new_zeros(())
-            if step >= training.unquantized:
-                levels = None
-                if torch.rand((), generator=generator) < training.quantizer_dropout:
-                    levels = int(torch.randint(1, self.recipe.model.num_quantizers, (), generator=generator))
-                quantized, codes, commitments, counts, sums = model.quantizer(features, levels)
-                commitment = commitments.mean()
-                # What the codebooks do not resolve yet, a decoder that only sees codes never asks the encoder for.
-                bypass = torch.rand(batch, generator=generator) < training.bypass
-                rows = bypass.repeat_interleave(training.crop)[:, None]
-                quantized = torch.where(rows, features.float(), quantized)
-            coarse = model.decoder(quantized, vectors)
-            log_magnitude, phase = model.vocoder.spectrum(coarse, frames)
-        losses = {"commitment": commitment, "coarse": coarse_mel_loss(coarse.float().unflatten(0, (batch, -1)), mel)}
-        losses["magnitude"], losses["phase"] = self.spectrum_loss(
-            log_magnitude.unflatten(0, (batch, -1)), phase.unflatten(0, (batch, -1)), wave
-        )
-        if weights.mel or weights.wave:
-            decoded = model.vocoder.synthesize(log_magnitude, phase, frames).view(batch, -1)
-            losses["mel"], losses["wave"] = self.mel_loss(decoded, wave), self.wave_loss(decoded, wave)
-        loss = sum((getattr(weights, name) * value for name, value in losses.items()), wave.new_zeros(()))
-        if not torch.isfinite(loss):
-            raise RecipeError(f"step {step}: the loss is {loss.item()}; the checkpoint before it is intact")
-
-        for optimizer in self.optimizers:
+        Then no weight has changed.
+        """
+        stage, training, processes = self.stage, self.training, self.processes
+        for optimizer in stage.optimizers:
             optimizer.zero_grad()
             for group in optimizer.param_groups:
-                group["lr"] = training.learning_rate * schedule(step, training.warmup, training.steps)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), training.clip)
-        for optimizer in self.optimizers:
+                group["lr"] = group["peak"] * schedule(step, training.warmup, training.steps)
+        stage.begin(step)
+        share, totals = 1 / training.parts, dict[str, torch.Tensor]()
+        for part, batch in zip(self.parts, batches, strict=True):
+            for name, value in stage.backward(step, part, batch.to(processes.device), share).items():
+                totals[name] = totals.get(name, 0) + value * share
+        losses = dict(zip(totals, processes.sum(torch.stack([*totals.values()])).tolist(), strict=True))
+        processes.sum_gradients(parameter for player in stage.players for parameter in player)
+        norms = [float(torch.nn.utils.clip_grad_norm_(player, training.clip)) for player in stage.players]
+        losses |= dict(zip(("gradient", "discriminator_gradient"), norms, strict=False))
+        for name, number in losses.items():
+            if not abs(number) < float("inf"):
+                raise TrainingError(f"step {step}: {name} is {number}; the last checkpoint is intact")
+        for optimizer in stage.optimizers:
             optimizer.step()
-        revived = 0
-        if step >= training.unquantized:
-            revived = codebooks.update(model.quantizer, features, codes, counts, sums, generator)
+        losses |= stage.finish(step)
         self.update_average(step)
-        return {
-            "loss": float(loss.detach()),
-            **{k: float(v.detach()) for k, v in losses.items()},
-            "gradient": float(norm),
-            "revived": revived,
-        }
+        return losses
 
     @torch.no_grad()
     def update_average(self, step: int) -> None:
         """Moves the running average of weights and codebooks; it forgets its start quickly."""
-        decay = min(self.recipe.training.average, (1 + step) / (10 + step))
-        for mean, now in zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True):
+        decay = min(self.training.average, (1 + step) / (10 + step))
+        for mean, now in zip(self.average.state_dict().values(), self.stage.model.state_dict().values(), strict=True):
             mean.lerp_(now, 1 - decay)
 
-    def save(self, folder: Path, step: int) -> None:
-        """Writes checkpoint.safetensors and model/."""
-        checkpoint.save(folder / "checkpoint.safetensors", step, self._modules(), self.optimizers)
-        self.average.save_pretrained(folder / "model")
+    def save(self, folder: Path, done: int) -> None:
+        """Writes model/ and then the checkpoint, whose presence tells that both are there. Raises OutputError."""
+        self.average.save_pretrained(folder / MODEL)
+        checkpoint.save(folder / CHECKPOINT, done, self._modules(), self.stage.optimizers)
 
     def load(self, folder: Path) -> int:
-        """Continues from what `save` wrote; returns the next step."""
-        return checkpoint.load(folder / "checkpoint.safetensors", self._modules(), self.optimizers)
+        """Continues from what `save` wrote; returns the next step. Raises ModelError."""
+        return checkpoint.load(folder / CHECKPOINT, self._modules(), self.stage.optimizers)
 
     def _modules(self) -> dict[str, torch.nn.Module]:
-        return {"model": self.model, "average": self.average}
+        return {**self.stage.modules(), "average": self.average}
 
 
-@torch.no_grad()
-def initialise(model: AudioTokenizer) -> None:
-    """Starting weights: every block an identity, the input about normalised, the head's frames pulses in mid-frame."""
-    first, head = model.encoder.conv1, model.vocoder.head
-    first.weight.div_(LOG_MEL_SPREAD)
-    assert first.bias is not None
-    first.bias.copy_(-TYPICAL_LOG_MEL * first.weight.sum((1, 2)))
-    for layer in model.modules():
-        if isinstance(layer, TransformerLayer):
-            layer.self_attn.out_proj.weight.zero_()
-            layer.fc2.weight.zero_()
-    bins = head.out.out_features // 2
-    head.out.weight.normal_(std=0.02)
-    head.out.bias[:bins] = -2.0
-    head.out.bias[bins:] = math.pi * torch.arange(bins) % (2 * math.pi)
+def run(trainer: Trainer, folder: Path, first: int) -> bool:
+    """Trains from step `first` to the last, or until Ctrl-C; returns whether the last was reached."""
+    training, processes = trainer.training, trainer.processes
+    places = ((step, part) for step in range(first, training.steps) for part in trainer.parts)
+    with (
+        stop_requests() as asked,
+        closing(read_ahead(trainer.data, places, training.workers)) as batches,
+        _journal(trainer, folder, first) as journal,
+    ):
+        for step in range(first, training.steps):
+            losses = trainer.step(step, islice(batches, len(trainer.parts)))
+            done, stopping = step + 1, processes.any(asked.is_set())
+            is_last = stopping or done == training.steps
+            if journal:
+                journal.add(losses)
+                if done % training.log_every == 0 or is_last:
+                    books = codebooks.layers(trainer.stage.model.quantizer)
+                    journal.write(done, [codebooks.perplexity(book) for book in books])
+                if done % training.checkpoint_every == 0 or is_last:
+                    trainer.save(folder, done)
+                    _listen(trainer, journal, done)
+            if stopping and done < training.steps:
+                if journal:
+                    print(f"stopped after step {done}; --resume continues")
+                return False
+    processes.wait()  # the first one's files are there now
+    return True
 
 
-def make_optimizers(model: AudioTokenizer, learning_rate: float, weight_decay: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the Transformers, AdamW for everything else; one learning rate fits both."""
-    named = list(model.named_parameters())
-    inner = [p for name, p in named if ".layers." in name and p.dim() == 2]
-    outer = [p for name, p in named if not (".layers." in name and p.dim() == 2)]
-    decayed = [p for p in outer if p.dim() > 1]
-    plain = [p for p in outer if p.dim() <= 1]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return [
-        torch.optim.Muon(inner, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), fused=True),
-    ]
+def train(recipe: Recipe, folder: Path, resume: bool, start: str | None = None, device: str = "cpu") -> None:
+    """Runs the recipe's stages, each to its last step. Raises MimoError with one line for whatever stops it.
+
+    resume: continue the run in the folder. start: the tokenizer that stage 2 begins with (a folder, or "nano"), instead
+    of a stage 1.
+    """
+    stages: list[Stage1 | Stage2] = [stage for stage in (recipe.stage1, recipe.stage2) if stage]
+    if start is not None:
+        if recipe.stage2 is None:
+            raise TrainingError("--start: expected a recipe with a stage 2, got one without")
+        stages = [recipe.stage2]
+    taken = [folder / name_of(stage) for stage in stages if (folder / name_of(stage) / CHECKPOINT).exists()]
+    if taken and not resume:
+        raise TrainingError(f"{taken[0]} holds a run: continue it with --resume, or choose another folder")
+    if resume and not taken:
+        raise TrainingError(f"--resume: {folder} holds no run to continue")
+    with connected(device) as processes:
+        processes.wait()
+        for training in stages:
+            place = folder / name_of(training)
+            is_begun = (place / CHECKPOINT).exists()
+            beginning = None if is_begun else start or folder / "stage1" / MODEL
+            trainer = make_trainer(recipe, training, processes, beginning)
+            if not run(trainer, place, trainer.load(place) if is_begun else 0):
+                return
 
 
-def schedule(step: int, warmup: int, steps: int) -> float:
-    """Share of the peak learning rate: linear warm-up, then half a cosine down to 1%."""
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = min(1.0, (step - warmup) / max(1, steps - warmup))
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
+def make_trainer(recipe: Recipe, training: Stage1 | Stage2, processes: Processes, start: str | Path | None) -> Trainer:
+    """A stage's trainer; stage 2 from the tokenizer `start`, or None for random weights to be loaded over."""
+    data = make_data(recipe, training)
+    stage: FromScratch | Adversarial
+    if isinstance(training, Stage1):
+        stage = FromScratch(recipe, training, data, processes)
+    else:
+        model = AudioTokenizer(recipe.model) if start is None else read_start(recipe, start)
+        stage = Adversarial(model, training, processes)
+    return Trainer(stage, data, processes)
+
+
+def make_data(recipe: Recipe, training: Training) -> AudioData:
+    """The recipe's audio in a stage's crops."""
+    config = recipe.model
+    frame = config.stride_size * config.avg_pooler * config.hop_length
+    text = training.audio_to_text if isinstance(training, Stage1) else None
+    return AudioData(
+        sources=recipe.data,
+        sample_rate=config.sampling_rate,
+        samples=training.crop * frame,
+        batch=training.batch,
+        seed=training.seed,
+        frame=frame,
+        spoken=text.batch if text else 0,
+        seconds=text.seconds if text else 0,
+    )
+
+
+def read_start(recipe: Recipe, start: str | Path) -> AudioTokenizer:
+    """The tokenizer that stage 2 begins with. Raises ModelError, or TrainingError if it is not the recipe's."""
+    model = AudioTokenizer.from_pretrained(start)
+    ours, theirs = (replace(config, extra={}).to_dict() for config in (recipe.model, model.config))
+    wrong = [f"{key} {ours[key]}, got {theirs[key]}" for key in ours if ours[key] != theirs[key]]
+    if wrong:
+        raise TrainingError(f"stage 2 from {start}: expected the recipe's model: {'; '.join(wrong)}")
+    if not all(book.inited for book in codebooks.layers(model.quantizer)):
+        raise TrainingError(f"stage 2 from {start}: expected trained codebooks, got some that never started")
+    return model
+
+
+def name_of(training: Stage1 | Stage2) -> str:
+    """The folder of a stage."""
+    return "stage1" if isinstance(training, Stage1) else "stage2"
+
+
+@contextmanager
+def _journal(trainer: Trainer, folder: Path, first: int) -> Iterator[Journal | None]:
+    """The log, in the first process only."""
+    if trainer.processes.rank:
+        yield None
+        return
+    with Journal(folder, first, trainer.training.steps) as journal:
+        yield journal
+
+
+def _listen(trainer: Trainer, journal: Journal, done: int) -> None:
+    """Notes the same few crops at every checkpoint, as the averaged model renders them."""
+    if journal.board is None:
+        return
+    rate = trainer.average.config.sampling_rate
+    waves = trainer.data(0).crops[:SAMPLES].to(trainer.processes.device)
+    decoded = trainer.average.decode_batch(trainer.average.encode_batch(list(waves)))
+    journal.listen(done, "original", waves.flatten().cpu(), rate)
+    journal.listen(done, "decoded", torch.cat(decoded).float().cpu(), rate)
 
 
 @contextmanager
@@ -201,66 +227,3 @@ def stop_requests() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def train(recipe: Recipe, folder: Path, resume: bool) -> None:
-    """Runs the recipe to its last step, or until Ctrl-C. Raises RecipeError if the folder holds another run."""
-    if not resume and (folder / "checkpoint.safetensors").exists():
-        raise RecipeError(f"{folder} holds a run: continue it with --resume, or choose another folder")
-    training = recipe.training
-    trainer = Trainer(recipe)
-    first = trainer.load(folder) if resume else 0
-    folder.mkdir(parents=True, exist_ok=True)
-    sums: dict[str, float] = defaultdict(float)
-    since, logged = time.monotonic(), first
-    with open(folder / "log.jsonl", "a" if resume else "w", encoding="utf-8") as log, stop_requests() as stopping:
-        for step in range(first, training.steps):
-            for name, value in trainer.step(step).items():
-                sums[name] += value
-            done = step + 1
-            if done % training.log_every == 0 or done == training.steps:
-                now, count = time.monotonic(), done - logged
-                record: dict[str, Any] = {
-                    "step": done,
-                    **{name: round(total / count, 4) for name, total in sums.items()},
-                }
-                record["perplexity"] = [
-                    round(codebooks.perplexity(c)) for c in codebooks.layers(trainer.model.quantizer)
-                ]
-                record["steps_per_second"] = round(count / (now - since), 2)
-                log.write(json.dumps(record) + "\n")
-                log.flush()
-                print(progress_line(record, training.steps), flush=True)
-                sums.clear()
-                since, logged = now, done
-            if done % training.checkpoint_every == 0 or done == training.steps or stopping.is_set():
-                trainer.save(folder, done)
-            if stopping.is_set():
-                print(f"stopped after step {done}; --resume continues")
-                return
-
-
-def progress_line(record: dict[str, Any], steps: int) -> str:
-    """One line: step, losses, codebook perplexities, speed."""
-    names = ("mel", "coarse", "magnitude", "phase", "wave", "commitment")
-    losses = " ".join(f"{name} {record[name]:.3f}" for name in names if name in record)
-    usage = "-".join(str(p) for p in record["perplexity"])
-    return f"{record['step']}/{steps} {losses} | codebooks {usage} | {record['steps_per_second']:.2f} steps/s"
-
-
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Train the tokenizer's reconstruction.")
-    parser.add_argument("--config", type=Path, required=True, help="recipe (JSON)")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the log, the checkpoint and the model")
-    parser.add_argument("--resume", action="store_true", help="continue from the checkpoint in --out")
-    args = parser.parse_args()
-    try:
-        train(Recipe.load(args.config), args.out, args.resume)
-    except MimoError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

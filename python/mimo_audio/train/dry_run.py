@@ -1,0 +1,107 @@
+"""What a recipe will cost, found without training: everything is built and run on torch's meta device."""
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from mimo_audio.errors import AudioError
+from mimo_audio.tokenizer import AudioTokenizer
+from mimo_audio.train.audio_data import Batch
+from mimo_audio.train.processes import Processes
+from mimo_audio.train.recipe import Recipe, Stage1, Stage2
+from mimo_audio.train.stage1 import FromScratch
+from mimo_audio.train.stage2 import Adversarial
+from mimo_audio.train.tokenizer import make_data, name_of
+
+BYTES_PER_SECOND = 15  # of text, about what is spoken
+MOMENTS = {torch.optim.Muon: 1, torch.optim.AdamW: 2}
+
+
+def describe(recipe: Recipe, device: str) -> str:
+    """Per stage: parameters, memory, operations and steps per hour; data that is missing is said, too."""
+    stages: list[Stage1 | Stage2] = [stage for stage in (recipe.stage1, recipe.stage2) if stage]
+    speeds = {name: _matmul_speed(device, getattr(torch, name)) for name in {stage.precision for stage in stages}}
+    return "\n".join(_describe(recipe, stage, device, speeds[stage.precision]) for stage in stages)
+
+
+def _describe(recipe: Recipe, training: Stage1 | Stage2, device: str, speed: float) -> str:
+    processes = Processes(0, 1, torch.device("meta"))
+    with torch.device("meta"):
+        stage: FromScratch | Adversarial
+        if isinstance(training, Stage1):
+            stage = FromScratch(recipe, training, None, processes)
+        else:
+            stage = Adversarial(AudioTokenizer(recipe.model), training, processes)
+    parameters = {name: sum(p.numel() for p in module.parameters()) for name, module in stage.modules().items()}
+    flops, saved = _cost(recipe, training, stage)
+    weights = sum(t.nbytes for module in stage.modules().values() for t in module.state_dict().values())
+    average = sum(t.nbytes for t in stage.model.state_dict().values())
+    trained = [parameter for player in stage.players for parameter in player]
+    gradients = sum(p.nbytes for p in trained)
+    moments = sum(
+        MOMENTS[type(optimizer)] * p.nbytes
+        for optimizer in stage.optimizers
+        for group in optimizer.param_groups
+        for p in group["params"]
+    )
+    total = (weights + average + gradients + moments + saved) / 1e9
+    seconds = flops * training.parts / speed
+    sizes = ", ".join(f"{name} {count / 1e6:.1f}" for name, count in parameters.items() if count)
+    audio = training.batch * training.parts * training.crop / recipe.model.frame_rate
+    return (
+        f"{name_of(training)}: {training.steps} steps of {training.parts} x {training.batch} crops, {audio:.1f} s of "
+        f"audio each ({audio * training.steps / 3600:.1f} h in all)\n"
+        f"  data        {_data(recipe, training)}\n"
+        f"  parameters  {sizes} million; {sum(p.numel() for p in trained) / 1e6:.1f} million trained\n"
+        f"  memory      {total:.2f} GB: weights {weights / 1e9:.2f}, average {average / 1e9:.2f}, gradients "
+        f"{gradients / 1e9:.2f}, optimizers {moments / 1e9:.2f}, kept for backward {saved / 1e9:.2f}\n"
+        f"  speed       {flops * training.parts / 1e12:.3f} TFLOP per step; at most {3600 / seconds:.3g} steps per "
+        f"hour in one process, at the {speed / 1e12:.2f} TFLOP/s of this {device}'s matrix products"
+    )
+
+
+def _data(recipe: Recipe, training: Stage1 | Stage2) -> str:
+    try:
+        return f"{make_data(recipe, training).recordings:,} recordings"
+    except AudioError as error:
+        return f"not ready: {error}"
+
+
+def _cost(recipe: Recipe, training: Stage1 | Stage2, stage: FromScratch | Adversarial) -> tuple[int, int]:
+    """Operations of a part at the last weights, forward and backward, and bytes kept in between."""
+    config = recipe.model
+    frame = config.stride_size * config.avg_pooler * config.hop_length
+    spoken: list[Tensor] = []
+    text = training.audio_to_text if isinstance(training, Stage1) else None
+    if text:
+        samples = round(text.seconds * config.sampling_rate / frame) * frame
+        spoken = [torch.zeros(samples, device="meta")] * text.batch
+    crops = torch.zeros(training.batch, training.crop * frame, device="meta")
+    texts = ["x" * round(text.seconds * BYTES_PER_SECOND)] * len(spoken) if text else []
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    def give(tensor: Any) -> Any:
+        return tensor
+
+    own = sum(p.nbytes for module in stage.modules().values() for p in module.parameters())
+    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, give):
+        stage.backward(training.steps - 1, 0, Batch(crops, tuple(spoken), tuple(texts)), 1.0)
+    return counter.get_total_flops(), max(0, sum(kept.values()) - own)
+
+
+def _matmul_speed(device: str, dtype: torch.dtype, size: int = 2048) -> float:
+    """Operations per second of a large matrix product here."""
+    a = torch.ones(size, size, device=device, dtype=dtype)
+    times = []
+    for _ in range(4):
+        start = time.perf_counter()
+        (a @ a).sum().item()
+        times.append(time.perf_counter() - start)
+    return 2 * size**3 / min(times)

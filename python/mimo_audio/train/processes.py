@@ -1,0 +1,78 @@
+"""The processes of a data-parallel run (torchrun): sums and copies between them, and nothing at all if there is one."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+BUCKET = 1 << 24  # numbers in one message
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among all."""
+
+    rank: int
+    count: int
+    device: torch.device
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over the processes, in place."""
+        if self.count > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process."""
+        return flag if self.count == 1 else bool(self.sum(torch.tensor(float(flag), device=self.device)))
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        self.any(False)
+
+    def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
+        """Gives every process the first one's values, in place."""
+        if self.count > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
+
+    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Sums every parameter's gradient, in messages of some size."""
+        if self.count == 1:
+            return
+        for bucket in _buckets(p.grad for p in parameters if p.grad is not None):
+            message = self.sum(torch.cat([gradient.flatten() for gradient in bucket]))
+            for gradient, total in zip(bucket, message.split([g.numel() for g in bucket]), strict=True):
+                gradient.copy_(total.view_as(gradient))
+
+
+def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        bucket.append(tensor)
+        if sum(t.numel() for t in bucket) >= BUCKET:
+            yield bucket
+            bucket = []
+    if bucket:
+        yield bucket
+
+
+@contextmanager
+def connected(device: str) -> Iterator[Processes]:
+    """The group that torchrun started this process in, or this process alone; device "cpu" or "cuda"."""
+    count, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    place = torch.device(device)
+    if place.type == "cuda":
+        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(place)
+    if count > 1:
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    try:
+        yield Processes(rank, count, place)
+    finally:
+        if count > 1:
+            dist.destroy_process_group()

@@ -1,0 +1,95 @@
+"""Recipes: what ships loads, and every wrong value is named in one line with what was expected."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mimo_audio.errors import ModelError
+from mimo_audio.tokenizer import AudioTokenizer
+from mimo_audio.train.dry_run import describe
+from mimo_audio.train.recipe import Recipe, RecipeError
+
+from .conftest import write
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("tokenizer-*.json"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_shipped_recipes_load(path):
+    recipe = Recipe.load(path)
+    assert recipe.stage1 or recipe.stage2
+
+
+@pytest.mark.parametrize(("stage", "rest"), [(1, "reader 203.2"), (2, "discriminators 41.6")])
+def test_the_full_size_can_be_planned_anywhere(stage, rest):
+    path = next(path for path in RECIPES if path.stem == f"tokenizer-full-stage{stage}")
+    assert f"model 1284.7, {rest} million" in describe(Recipe.load(path), "cpu")
+
+
+def test_the_nano_recipe_is_a_model_of_eight_megabytes_at_most():
+    recipe = Recipe.load(next(path for path in RECIPES if path.stem == "tokenizer-nano"))
+    assert recipe.stage1
+    assert recipe.stage2
+    model = AudioTokenizer(recipe.model)
+    weights = sum(p.numel() for p in model.parameters()) * 2  # stored as bfloat16
+    assert model.config.codebook_size == (1024, 1024, *[128] * 6)
+    books = sum(book.embed.numel() for book in model.quantizer.codebooks) * (4 + 2)
+    assert weights + books <= 8e6
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("stage1", "steps"), 2.5, r"stage1\.steps: expected an integer >= 1, got 2\.5"),
+        (("stage1", "steps"), True, r"stage1\.steps: expected an integer >= 1, got True"),
+        (("stage1", "learning_rate"), "0.1", r"stage1\.learning_rate: expected a number >= 0, got '0\.1'"),
+        (("stage1", "bypass"), 1.5, r"stage1\.bypass: expected a number from 0 to 1, got 1\.5"),
+        (("stage1", "precision"), "float16", "precision: expected bfloat16 or float32, got 'float16'"),
+        (("stage1", "warmup"), 7, "stage1.warmup: expected at most steps, 6, got 7"),
+        (("stage1", "weights"), [], "stage1.weights: expected a list that is not empty"),
+        (("stage1", "weights", 0, "mell"), 1, r"stage1\.weights\[0\]: expected the keys .*'mel'.*got .*'mell'"),
+        (("stage1", "weights", 0, "first_step"), 5, r"first_step 0 and then ascending, got \[5, 1\]"),
+        (("stage1", "weights", 0, "adversarial"), 1, "stage1.weights: expected no adversarial, which belongs to"),
+        (("stage1", "weights", 0, "audio_to_text"), 10, "stage1.audio_to_text: expected sizes, as its weight is 10"),
+        (("stage1", "audio_to_text"), 3, "stage1.audio_to_text: expected the keys"),
+        (("stage2", "weights", 0, "commitment"), 1, "stage2.weights: expected no commitment"),
+        (("stage2", "discriminators", "windows"), [8192], "windows: expected at most a crop's 5760 samples, got 8192"),
+        (("stage2", "discriminators", "periods"), [2, 0], r"periods\[1\]: expected an integer >= 1, got 0"),
+        (("data",), {}, "data: expected an object of folders or manifests"),
+        (("data",), {"x": 0}, r"data\.x: expected a share > 0, got 0"),
+        (("trainin",), {}, "recipe: expected the keys .*'data', 'model'.*got .*'trainin'"),
+    ],
+)
+def test_a_wrong_value_is_named(place, value, message, values, tmp_path):
+    inside = values
+    for key in place[:-1]:
+        inside = inside[key]
+    inside[place[-1]] = value
+    with pytest.raises(RecipeError, match=message):
+        Recipe.load(write(tmp_path, values))
+
+
+def test_a_stage_is_needed(values, tmp_path):
+    del values["stage1"], values["stage2"]
+    with pytest.raises(RecipeError, match="expected stage1 or stage2 or both"):
+        Recipe.load(write(tmp_path, values))
+
+
+def test_a_reader_needs_a_weight(with_text, tmp_path):
+    for weights in with_text["stage1"]["weights"]:
+        del weights["audio_to_text"]
+    with pytest.raises(RecipeError, match="expected a weight for audio_to_text"):
+        Recipe.load(write(tmp_path, with_text))
+
+
+def test_a_wrong_model_is_an_error(values, tmp_path):
+    values["model"]["d_model"] = "wide"
+    with pytest.raises(ModelError, match="d_model must be an integer"):
+        Recipe.load(write(tmp_path, values))
+
+
+def test_a_recipe_that_is_no_json_is_an_error(tmp_path):
+    (tmp_path / "recipe.json").write_text("{" + json.dumps("model"))
+    with pytest.raises(RecipeError, match=r"cannot read .*recipe\.json"):
+        Recipe.load(tmp_path / "recipe.json")
