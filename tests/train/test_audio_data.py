@@ -6,7 +6,8 @@ import soundfile
 import torch
 
 from mimo_audio.errors import AudioError
-from mimo_audio.train.audio_data import AudioData, Recording, list_audio, read_ahead
+from mimo_audio.recordings import Recording, list_recordings
+from mimo_audio.train.audio_data import AudioData, read_ahead
 
 
 def make(source, **changes):
@@ -84,7 +85,7 @@ def test_an_error_while_reading_ahead_comes_out(tones):
 def test_a_manifest_names_files_beside_it(tones):
     manifest = tones / "some.jsonl"
     manifest.write_text('{"audio": "2.wav", "text": "x"}\n{"audio": "0.wav"}\n')
-    assert list_audio(manifest) == [Recording(tones / "2.wav", "x"), Recording(tones / "0.wav")]
+    assert list_recordings(manifest) == [Recording(tones / "2.wav", "x"), Recording(tones / "0.wav")]
 
 
 @pytest.mark.parametrize("line", ['{"file": "1.wav"}', "[1]", '{"audio": 1}', '{"audio": "x", "text": 2}', "{", "7"])
@@ -92,7 +93,7 @@ def test_a_broken_manifest_line_is_named(tones, line):
     manifest = tones / "manifest.jsonl"
     manifest.write_text('{"audio": "0.wav"}\n' + line + "\n")
     with pytest.raises(AudioError, match=r'manifest\.jsonl:2: expected a JSON object with "audio"'):
-        list_audio(manifest)
+        list_recordings(manifest)
 
 
 def test_texts_must_be_somewhere(tones):

@@ -4,7 +4,7 @@ import argparse
 
 from mimo_audio.cli.language_arguments import add_language_commands
 from mimo_audio.cli.tokenizer_arguments import add_tokenizer_commands
-from mimo_audio.cli.training_arguments import add_training_commands
+from mimo_audio.cli.training_arguments import add_evaluation_commands, add_training_commands
 
 DESCRIPTION = "MiMo-Audio on this machine: text and sound in, text and sound out."
 EXAMPLES = """\
@@ -17,6 +17,7 @@ examples:
   mimo-audio encode talk.mp3 talk.tokens            sound to tokens (1.55 kbit/s), decode leads back
   mimo-audio roundtrip talk.wav heard.wav           both, with scores
   mimo-audio train tokenizer --config recipe.json   a tokenizer of your own
+  mimo-audio eval tokenizer recordings/ --out out/  how good one is
 """
 
 
@@ -32,4 +33,5 @@ def build_parser() -> argparse.ArgumentParser:
     add_language_commands(commands)
     add_tokenizer_commands(commands)
     add_training_commands(commands)
+    add_evaluation_commands(commands)
     return parser

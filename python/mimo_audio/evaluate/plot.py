@@ -1,10 +1,15 @@
-"""The picture of a round trip: both log-mel spectrograms, one above the other. Needs matplotlib (the extra "eval")."""
+"""Pictures of round trips: both log-mel spectrograms, the scores of sets, the use of codebooks.
 
+They need matplotlib (the extra "eval").
+"""
+
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from mimo_audio.errors import MimoError
 from mimo_audio.evaluate.metrics import MEL_FLOOR, MEL_RATE, Wave, log_mel
+from mimo_audio.evaluate.report import COLUMNS, RoundTrip
 
 PLOT_SECONDS = 30  # of a longer recording the start is drawn
 
@@ -39,3 +44,34 @@ def plot_mels(path: Path, reference: Wave, decoded: Wave, title: str) -> None:
     axes[-1].set(xlabel="seconds")
     figure.colorbar(image, ax=axes, label="log magnitude")
     figure.savefig(path, format="png", dpi=120)
+
+
+def plot_scores(path: Path, sets: Mapping[str, Sequence[RoundTrip]]) -> None:
+    """Draws every score's spread over the files of each set to a PNG file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    scores = [(title, key) for title, key, _ in COLUMNS if key not in ("seconds", "kbit_per_s")]
+    figure = Figure(figsize=(3 * len(scores), 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axis, (title, key) in zip(figure.subplots(1, len(scores)), scores, strict=True):
+        values = [[v for trip in trips if (v := trip.record()[key]) is not None] for trips in sets.values()]
+        axis.boxplot(values)
+        axis.set_xticks(range(1, len(sets) + 1), sets, rotation=45, ha="right")
+        axis.set(title=title)
+    figure.savefig(path, format="png", dpi=100)
+
+
+def plot_usage(path: Path, usage: Sequence[Mapping[str, float]]) -> None:
+    """Draws perplexity and size of every codebook to a PNG file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    for name, colour in (("size", "lightgrey"), ("used", "silver"), ("perplexity", "tab:blue")):
+        axis.bar(range(len(usage)), [row[name] for row in usage], color=colour, label=name)
+    axis.set(xlabel="codebook", ylabel="entries", yscale="log")
+    axis.legend()
+    figure.savefig(path, format="png", dpi=100)

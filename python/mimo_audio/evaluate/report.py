@@ -1,7 +1,7 @@
 """The table and the record of round trips."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
@@ -49,17 +49,24 @@ def mean_record(trips: Sequence[RoundTrip]) -> dict[str, float | None]:
 
 def table(trips: Sequence[RoundTrip]) -> str:
     """One line per round trip, their mean if there are several, "-" where undefined, and which packages are missing."""
-    rows = [("", *(title for title, _, _ in COLUMNS))]
     folder = os.path.commonpath([os.path.dirname(trip.input) for trip in trips])
     named = [(one_line(os.path.relpath(trip.input, folder or ".")), trip.record()) for trip in trips]
     if len(trips) > 1:
         named.append(("mean", {"seconds": None, **mean_record(trips)}))
+    return "\n".join([aligned(COLUMNS, named), *notes()])
+
+
+def aligned(columns: Sequence[tuple[str, str, str]], named: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """A row per name and record, a column per (title, key, format), "-" for None."""
+    rows = [("", *(title for title, _, _ in columns))]
     for name, record in named:
-        cells = ("-" if record[key] is None else form.format(record[key]) for _, key, form in COLUMNS)
+        cells = ("-" if record[key] is None else form.format(record[key]) for _, key, form in columns)
         rows.append((name, *cells))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+    return "\n".join("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows)
+
+
+def notes() -> list[str]:
+    """Which packages are missing, in a line, if any are."""
     missing = missing_packages()
-    if missing:
-        lines.append(f"PESQ and STOI need {' and '.join(missing)}: pip install {' '.join(missing)}")
-    return "\n".join(lines)
+    return [f"PESQ and STOI need {' and '.join(missing)}: pip install {' '.join(missing)}"] if missing else []

@@ -3,7 +3,6 @@
 Neither the order in which parts are asked for nor the number of threads that read them changes any of them.
 """
 
-import json
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,19 +17,11 @@ from torch import Tensor
 
 from mimo_audio import audio
 from mimo_audio.errors import AudioError
+from mimo_audio.recordings import Recording, list_recordings
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 GAIN_DB = (-16.0, 2.0)
 READ_AHEAD = 3  # parts per thread
 DRAWS = 1000  # of recordings, before it is clear that none is short enough and has a text
-
-
-@dataclass(frozen=True)
-class Recording:
-    """An audio file and what is said in it, if that is known."""
-
-    path: Path
-    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,39 +35,6 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         """The same on a device."""
         return Batch(self.crops.to(device), tuple(wave.to(device) for wave in self.spoken), self.texts)
-
-
-def list_audio(source: Path) -> list[Recording]:
-    """Recordings of a folder tree or manifest (JSONL, "audio" relative to its folder, and "text"), in a fixed order.
-
-    Raises AudioError if there are none.
-    """
-    if source.is_dir():
-        found = [Recording(path) for path in sorted(source.rglob("*")) if path.suffix.lower() in SUFFIXES]
-    else:
-        found = _read_manifest(source)
-    if not found:
-        raise AudioError(f"{source}: no audio files")
-    return found
-
-
-def _read_manifest(manifest: Path) -> list[Recording]:
-    try:
-        lines = manifest.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise AudioError(f"cannot read {manifest}: {error}") from error
-    found = []
-    for number, line in enumerate(lines, 1):
-        try:
-            values = json.loads(line)
-            path, text = values["audio"], values.get("text")
-            if not isinstance(path, str) or not isinstance(text, str | None):
-                raise TypeError
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            expected = 'a JSON object with "audio" and perhaps "text", both strings'
-            raise AudioError(f"{manifest}:{number}: expected {expected}, got {line[:80]!r}") from error
-        found.append(Recording(manifest.parent / path, text))
-    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +58,7 @@ class AudioData:
     def __post_init__(self) -> None:
         if not self.sources or min(self.sources.values()) <= 0:
             raise AudioError(f"sources: expected one or more with a positive share, got {dict(self.sources)}")
-        object.__setattr__(self, "_recordings", [list_audio(Path(source)) for source in self.sources])
+        object.__setattr__(self, "_recordings", [list_recordings(Path(source)) for source in self.sources])
         if self.spoken and not any(r.text for source in self._recordings for r in source):
             raise AudioError(f'no "text" in any of {", ".join(map(str, self.sources))}: audio_to_text needs manifests')
 

@@ -1,0 +1,50 @@
+"""Collections of recordings: a folder tree, or a manifest that also says what is spoken."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from mimo_audio.errors import AudioError
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """An audio file and what is said in it, if that is known."""
+
+    path: Path
+    text: str | None = None
+
+
+def list_recordings(source: Path) -> list[Recording]:
+    """Recordings of a folder tree or manifest (JSONL, "audio" relative to its folder, and "text"), in a fixed order.
+
+    Raises AudioError if there are none.
+    """
+    if source.is_dir():
+        found = [Recording(path) for path in sorted(source.rglob("*")) if path.suffix.lower() in SUFFIXES]
+    else:
+        found = _read_manifest(source)
+    if not found:
+        raise AudioError(f"{source}: no audio files")
+    return found
+
+
+def _read_manifest(manifest: Path) -> list[Recording]:
+    try:
+        lines = manifest.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise AudioError(f"cannot read {manifest}: {error}") from error
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            values = json.loads(line)
+            path, text = values["audio"], values.get("text")
+            if not isinstance(path, str) or not isinstance(text, str | None):
+                raise TypeError
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            expected = 'a JSON object with "audio" and perhaps "text", both strings'
+            raise AudioError(f"{manifest}:{number}: expected {expected}, got {line[:80]!r}") from error
+        found.append(Recording(manifest.parent / path, text))
+    return found
