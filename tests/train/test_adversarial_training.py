@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mimo_audio.tokenizer import AudioTokenizer
+from mimo_audio.train.audio_data import Batch
 from mimo_audio.train.recipe import Recipe, TrainingError
 from mimo_audio.train.tokenizer import read_start, train
 
@@ -56,6 +57,18 @@ def test_the_generators_gradient_does_not_reach_the_discriminators(values, tmp_p
     assert not torch.equal(gradients[1.0][0], gradients[100.0][0])
 
 
+def test_quiet_and_loud_crops_are_judged_alike(values, tmp_path):
+    stage = trainer_of(load(tmp_path, values), stage=2).stage
+    heard = []
+    stage.discriminators.register_forward_pre_hook(lambda module, waves: heard.append(waves[0]))
+    wave = torch.randn(2, 5760, generator=torch.Generator().manual_seed(0)) * torch.tensor([[0.02], [0.7]])
+    stage.backward(0, 0, Batch(wave), 1.0)
+    real, fake, again = heard
+    torch.testing.assert_close(real.square().mean(1), torch.ones(2))
+    assert torch.equal(fake, again)
+    torch.testing.assert_close(real / wave, torch.tensor([[1 / 0.02], [1 / 0.7]]).expand(2, 5760), rtol=0.05, atol=0)
+
+
 def test_discriminators_have_no_weight_decay(values, tmp_path):
     trainer = trainer_of(load(tmp_path, values, weight_decay=0.5), stage=2)
     judges = {id(p) for p in trainer.stage.discriminators.parameters()}
@@ -100,6 +113,18 @@ def test_stage_two_can_start_from_a_tokenizer(values, tmp_path):
     train(recipe, tmp_path / "run", resume=False, start=str(tmp_path / "start"))
     trained = AudioTokenizer.from_pretrained(tmp_path / "run" / "stage2" / "model")
     assert torch.equal(trained.encoder.conv1.weight, model.encoder.conv1.weight)
+    assert not (tmp_path / "run" / "stage1").exists()
+
+
+def test_a_run_from_a_tokenizer_resumes_without_naming_it(values, tmp_path):
+    recipe = Recipe.load(write(tmp_path, values))
+    model = AudioTokenizer(recipe.model)
+    for book in model.quantizer.codebooks:
+        book.inited.fill_(1)
+    model.save_pretrained(tmp_path / "start")
+    train(recipe, tmp_path / "run", resume=False, start=str(tmp_path / "start"))
+    train(load(tmp_path, values, steps=8), tmp_path / "run", resume=True)
+    assert '"step": 8' in (tmp_path / "run" / "stage2" / "log.jsonl").read_text().splitlines()[-1]
     assert not (tmp_path / "run" / "stage1").exists()
 
 

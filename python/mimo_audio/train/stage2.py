@@ -1,7 +1,10 @@
 """Stage 2: decoder and vocoder against discriminators, encoder and codebooks frozen (MiMo-Audio report, section 2.1).
 
 Both players move at once: a part's synthesis is judged once for either, by the discriminators as they were before the
-step, which halves the synthesis of taking turns and lets a step have many parts.
+step, which halves the synthesis of taking turns and lets a step have many parts. Both waves are judged at the loudness
+where the true crop has unit power: under a spectral norm, which bounds what a layer can amplify, quiet waves would be
+all but equal to every judge (after 36 steps from the nano tokenizer the discriminators' loss was 1.57 this way, 2.02
+without).
 """
 
 from collections.abc import Sequence
@@ -21,6 +24,8 @@ from mimo_audio.train.processes import Processes
 from mimo_audio.train.recipe import Stage2
 from mimo_audio.train.reconstruction import ADVERSARIAL, Reconstruction, autocast, levels, weighted_sum
 from mimo_audio.train.starting_point import make_optimizers
+
+QUIETEST = 1e-2  # effective amplitude of a crop below which it counts as silence
 
 
 class Adversarial:
@@ -61,11 +66,12 @@ class Adversarial:
             losses, decoded = self.reconstruction(model, quantized, wave, mel, weights)
             judged: dict[str, Tensor] = {}
             if any(getattr(weights, name) for name in ADVERSARIAL):
-                real, fake = self.discriminators(wave), self.discriminators(decoded.detach())
+                gain = 1 / wave.square().mean(1, keepdim=True).sqrt().clamp(min=QUIETEST)
+                real, fake = self.discriminators(gain * wave), self.discriminators(gain * decoded.detach())
                 judged["discriminator"] = discriminator_loss(real, fake)
                 (judged["discriminator"] * share).backward()
                 self.discriminators.requires_grad_(False)
-                fake = self.discriminators(decoded)
+                fake = self.discriminators(gain * decoded)
                 self.discriminators.requires_grad_(True)
                 losses["adversarial"] = adversarial_loss(fake)
                 losses["feature_matching"] = feature_matching_loss(real, fake)

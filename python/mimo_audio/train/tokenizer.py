@@ -134,6 +134,8 @@ def train(recipe: Recipe, folder: Path, resume: bool, start: str | None = None, 
         if recipe.stage2 is None:
             raise TrainingError("--start: expected a recipe with a stage 2, got one without")
         stages = [recipe.stage2]
+    elif resume and recipe.stage2 and (folder / "stage2" / CHECKPOINT).exists():
+        stages = [recipe.stage2]  # stage 1 is done, or there was none
     taken = [folder / name_of(stage) for stage in stages if (folder / name_of(stage) / CHECKPOINT).exists()]
     if taken and not resume:
         raise TrainingError(f"{taken[0]} holds a run: continue it with --resume, or choose another folder")
