@@ -1,4 +1,7 @@
-"""What a recipe will cost, found without training: everything is built and run on torch's meta device."""
+"""What a recipe will cost, found without training: everything is built and run on torch's meta device.
+
+Where a stage is small enough, a part of a step is timed on the real one too.
+"""
 
 import time
 from typing import Any
@@ -17,6 +20,7 @@ from mimo_audio.train.stage2 import Adversarial
 from mimo_audio.train.tokenizer import make_data, name_of
 
 BYTES_PER_SECOND = 15  # of text, about what is spoken
+TIMED_BELOW = 4.0  # GB
 MOMENTS = {torch.optim.Muon: 1, torch.optim.AdamW: 2}
 
 
@@ -28,13 +32,8 @@ def describe(recipe: Recipe, device: str) -> str:
 
 
 def _describe(recipe: Recipe, training: Stage1 | Stage2, device: str, speed: float) -> str:
-    processes = Processes(0, 1, torch.device("meta"))
     with torch.device("meta"):
-        stage: FromScratch | Adversarial
-        if isinstance(training, Stage1):
-            stage = FromScratch(recipe, training, None, processes)
-        else:
-            stage = Adversarial(AudioTokenizer(recipe.model), training, processes)
+        stage = _build(recipe, training, "meta")
     parameters = {name: sum(p.numel() for p in module.parameters()) for name, module in stage.modules().items()}
     flops, saved = _cost(recipe, training, stage)
     weights = sum(t.nbytes for module in stage.modules().values() for t in module.state_dict().values())
@@ -48,7 +47,13 @@ def _describe(recipe: Recipe, training: Stage1 | Stage2, device: str, speed: flo
         for p in group["params"]
     )
     total = (weights + average + gradients + moments + saved) / 1e9
-    seconds = flops * training.parts / speed
+    if total < TIMED_BELOW:
+        hourly = f"{_round(3600 / (_time(recipe, training, device) * training.parts))} steps per hour on this {device}"
+    else:
+        bound = 3600 * speed / (flops * training.parts)
+        hourly = (
+            f"at most {_round(bound)} steps per hour, at the {speed / 1e12:.2f} TFLOP/s of this {device}'s products"
+        )
     sizes = ", ".join(f"{name} {count / 1e6:.1f}" for name, count in parameters.items() if count)
     audio = training.batch * training.parts * training.crop / recipe.model.frame_rate
     return (
@@ -58,8 +63,7 @@ def _describe(recipe: Recipe, training: Stage1 | Stage2, device: str, speed: flo
         f"  parameters  {sizes} million; {sum(p.numel() for p in trained) / 1e6:.1f} million trained\n"
         f"  memory      {total:.2f} GB: weights {weights / 1e9:.2f}, average {average / 1e9:.2f}, gradients "
         f"{gradients / 1e9:.2f}, optimizers {moments / 1e9:.2f}, kept for backward {saved / 1e9:.2f}\n"
-        f"  speed       {flops * training.parts / 1e12:.3f} TFLOP per step; at most {3600 / seconds:.3g} steps per "
-        f"hour in one process, at the {speed / 1e12:.2f} TFLOP/s of this {device}'s matrix products"
+        f"  speed       {flops * training.parts / 1e12:.3f} TFLOP per step; {hourly}, in one process"
     )
 
 
@@ -70,17 +74,44 @@ def _data(recipe: Recipe, training: Stage1 | Stage2) -> str:
         return f"not ready: {error}"
 
 
-def _cost(recipe: Recipe, training: Stage1 | Stage2, stage: FromScratch | Adversarial) -> tuple[int, int]:
-    """Operations of a part at the last weights, forward and backward, and bytes kept in between."""
+def _round(number: float) -> str:
+    return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
+
+
+def _build(recipe: Recipe, training: Stage1 | Stage2, device: str) -> FromScratch | Adversarial:
+    processes = Processes(0, 1, torch.device(device))
+    if isinstance(training, Stage1):
+        return FromScratch(recipe, training, None, processes)
+    return Adversarial(AudioTokenizer(recipe.model), training, processes)
+
+
+def _time(recipe: Recipe, training: Stage1 | Stage2, device: str) -> float:
+    """Seconds of a part on noise, forward and backward, at the last weights."""
+    stage, batch = _build(recipe, training, device), _noise(recipe, training, device)
+    times = []
+    for _ in range(3):  # the first is slower
+        start = time.perf_counter()
+        stage.backward(training.steps - 1, 0, batch, 1.0)["loss"].item()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _noise(recipe: Recipe, training: Stage1 | Stage2, device: str) -> Batch:
+    """A part as large as they come."""
     config = recipe.model
     frame = config.stride_size * config.avg_pooler * config.hop_length
     spoken: list[Tensor] = []
     text = training.audio_to_text if isinstance(training, Stage1) else None
     if text:
         samples = round(text.seconds * config.sampling_rate / frame) * frame
-        spoken = [torch.zeros(samples, device="meta")] * text.batch
-    crops = torch.zeros(training.batch, training.crop * frame, device="meta")
+        spoken = [0.1 * torch.randn(samples, device=device)] * text.batch
+    crops = 0.1 * torch.randn(training.batch, training.crop * frame, device=device)
     texts = ["x" * round(text.seconds * BYTES_PER_SECOND)] * len(spoken) if text else []
+    return Batch(crops, tuple(spoken), tuple(texts))
+
+
+def _cost(recipe: Recipe, training: Stage1 | Stage2, stage: FromScratch | Adversarial) -> tuple[int, int]:
+    """Operations of a part at the last weights, forward and backward, and bytes kept in between."""
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -92,7 +123,7 @@ def _cost(recipe: Recipe, training: Stage1 | Stage2, stage: FromScratch | Advers
 
     own = sum(p.nbytes for module in stage.modules().values() for p in module.parameters())
     with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, give):
-        stage.backward(training.steps - 1, 0, Batch(crops, tuple(spoken), tuple(texts)), 1.0)
+        stage.backward(training.steps - 1, 0, _noise(recipe, training, "meta"), 1.0)
     return counter.get_total_flops(), max(0, sum(kept.values()) - own)
 
 
