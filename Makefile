@@ -44,7 +44,7 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python scripts/update_readme.py --check
-	$(BIN)/python scripts/update_streaming_doc.py --check
+	$(BIN)/python scripts/update_docs.py --check
 
 format: $(VENV)/.lint
 	$(BIN)/clang-format -i $(CXX_FILES)

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/streaming.md from the records in bench/results (--check: fails if they are out of date)."""
+"""Writes the tables of docs/*.md from the records in bench/results (--check: fails if they are out of date)."""
 
 import json
 import sys
@@ -113,19 +113,54 @@ def long_stream(record: dict[str, Any]) -> str:
     return table(["minute", f"step of {record['long']['step']} frames", "state", "whole process"], rows)
 
 
-TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
-    "look-ahead": ("streaming_deviation", look_ahead),
-    "norms": ("streaming_deviation", norms),
-    "encoder": ("streaming_deviation", encoder),
-    "clips": ("streaming_deviation", clips),
-    "speed": ("streaming", speed),
-    "speed-released": ("streaming_released", speed),
-    "long": ("streaming", long_stream),
+def variants(stage: str) -> Callable[[dict[str, Any]], str]:
+    """A row per training run of a stage, the scores of every set side by side."""
+
+    def make(record: dict[str, Any]) -> str:
+        sets = list(next(iter(record[stage].values()))["scores"])
+        scores = (
+            ("STOI", "stoi", "{:.3f}"),
+            ("PESQ-WB", "pesq_wb", "{:.2f}"),
+            ("mel distance, dB", "mel_distance_db", "{:.1f}"),
+            ("F0 error", "f0_error", "{:.1%}"),
+        )
+        rows = [
+            [
+                name,
+                f"{run['steps']:,}",
+                *(
+                    " / ".join("-" if one[key] is None else form.format(one[key]) for one in run["scores"].values())
+                    for _, key, form in scores
+                ),
+            ]
+            for name, run in record[stage].items()
+        ]
+        head = ["run", "steps", *(title for title, _, _ in scores)]
+        return table(head, rows) + f"\nScores: {' / '.join(name.replace('_', ' ') for name in sets)}.\n"
+
+    return make
+
+
+Table = tuple[str, Callable[[dict[str, Any]], str]]  # the record, and what makes the table of it
+TABLES: dict[str, dict[str, Table]] = {
+    "streaming.md": {
+        "look-ahead": ("streaming_deviation", look_ahead),
+        "norms": ("streaming_deviation", norms),
+        "encoder": ("streaming_deviation", encoder),
+        "clips": ("streaming_deviation", clips),
+        "speed": ("streaming", speed),
+        "speed-released": ("streaming_released", speed),
+        "long": ("streaming", long_stream),
+    },
+    "training.md": {
+        "stage1": ("tokenizer_ablation", variants("stage1")),
+        "stage2": ("tokenizer_ablation", variants("stage2")),
+    },
 }
 
 
-def updated(text: str) -> str:
-    for name, (record, make) in TABLES.items():
+def updated(text: str, tables: dict[str, Table]) -> str:
+    for name, (record, make) in tables.items():
         head, rest = text.split(f"<!-- {name}:begin -->\n")
         content = make(json.loads((RESULTS / f"{record}.json").read_text()))
         text = f"{head}<!-- {name}:begin -->\n{content}<!-- {name}:end -->{rest.split(f'<!-- {name}:end -->')[1]}"
@@ -133,18 +168,19 @@ def updated(text: str) -> str:
 
 
 def main() -> int:
-    path = ROOT / "docs" / "streaming.md"
-    text = path.read_text()
-    wanted = updated(text)
-    if "--check" in sys.argv[1:]:
-        if text != wanted:
+    check, stale = "--check" in sys.argv[1:], 0
+    for name, tables in TABLES.items():
+        path = ROOT / "docs" / name
+        text = path.read_text()
+        wanted = updated(text, tables)
+        if not check:
+            path.write_text(wanted)
+        elif text != wanted:
+            stale = 1
             print(
-                "docs/streaming.md: its tables are not those of bench/results; run scripts/update_streaming_doc.py",
-                file=sys.stderr,
+                f"docs/{name}: its tables are not those of bench/results; run scripts/update_docs.py", file=sys.stderr
             )
-        return int(text != wanted)
-    path.write_text(wanted)
-    return 0
+    return stale
 
 
 if __name__ == "__main__":
