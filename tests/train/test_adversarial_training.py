@@ -57,15 +57,14 @@ def test_the_generators_gradient_does_not_reach_the_discriminators(values, tmp_p
     assert not torch.equal(gradients[1.0][0], gradients[100.0][0])
 
 
-def test_quiet_and_loud_crops_are_judged_alike(values, tmp_path):
+def test_quiet_and_loud_crops_are_judged_alike_and_once(values, tmp_path):
     stage = trainer_of(load(tmp_path, values), stage=2).stage
     heard = []
     stage.discriminators.register_forward_pre_hook(lambda module, waves: heard.append(waves[0]))
     wave = torch.randn(2, 5760, generator=torch.Generator().manual_seed(0)) * torch.tensor([[0.02], [0.7]])
     stage.backward(0, 0, Batch(wave), 1.0)
-    real, fake, again = heard
+    real, _ = heard
     torch.testing.assert_close(real.square().mean(1), torch.ones(2))
-    assert torch.equal(fake, again)
     torch.testing.assert_close(real / wave, torch.tensor([[1 / 0.02], [1 / 0.7]]).expand(2, 5760), rtol=0.05, atol=0)
 
 

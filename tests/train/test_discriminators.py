@@ -27,7 +27,7 @@ def wave(seed: int = 0, batch: int = 2, length: int = 481) -> torch.Tensor:
 
 
 def judgement(score: float, *activations: float):
-    return torch.full((2, 1, 3, 1), score), [torch.full((2, 4), a) for a in activations]
+    return torch.full((2, 1, 3, 1), score), [torch.full((2, 4), float(a)) for a in activations]
 
 
 def test_every_sub_discriminator_judges_every_item(judges):
@@ -81,6 +81,16 @@ def test_feature_matching_is_a_mean_of_means():
     """A sub-discriminator with many layers counts as much as one with few."""
     real, fake = [judgement(0, 1, 1, 1), judgement(0, 5)], [judgement(0, 2, 1, 1), judgement(0, 3)]
     assert feature_matching_loss(real, fake).item() == pytest.approx((1 / 3 + 2) / 2)
+
+
+def test_feature_matching_sums_in_float32_and_copies_nothing_to_it():
+    real, fake = (torch.full((4, 1000), value, dtype=torch.bfloat16, requires_grad=True) for value in (1.0, 1.25))
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        loss = feature_matching_loss([(real, [real])], [(fake, [fake])])
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(0.25)
+    assert {tensor.dtype for tensor in kept if tensor.numel() > 1} == {torch.bfloat16}
 
 
 def test_feature_matching_pulls_the_fake_only():

@@ -1,7 +1,7 @@
 """Stage 2: decoder and vocoder against discriminators, encoder and codebooks frozen (MiMo-Audio report, section 2.1).
 
 Both players move at once: a part's synthesis is judged once for either, by the discriminators as they were before the
-step, which halves the synthesis of taking turns and lets a step have many parts. Both waves are judged at the loudness
+step, which saves the second synthesis and judgement of taking turns and lets a step have many parts. Both waves are judged at the loudness
 where the true crop has unit power: under a spectral norm, which bounds what a layer can amplify, quiet waves would be
 all but equal to every judge (after 36 steps from the nano tokenizer the discriminators' loss was 1.57 this way, 2.02
 without).
@@ -67,16 +67,13 @@ class Adversarial:
             judged: dict[str, Tensor] = {}
             if any(getattr(weights, name) for name in ADVERSARIAL):
                 gain = 1 / wave.square().mean(1, keepdim=True).sqrt().clamp(min=QUIETEST)
-                real, fake = self.discriminators(gain * wave), self.discriminators(gain * decoded.detach())
+                real, fake = self.discriminators(gain * wave), self.discriminators(gain * decoded)
                 judged["discriminator"] = discriminator_loss(real, fake)
-                (judged["discriminator"] * share).backward()
-                self.discriminators.requires_grad_(False)
-                fake = self.discriminators(gain * decoded)
-                self.discriminators.requires_grad_(True)
+                (judged["discriminator"] * share).backward(inputs=self.players[1], retain_graph=True)
                 losses["adversarial"] = adversarial_loss(fake)
                 losses["feature_matching"] = feature_matching_loss(real, fake)
         losses["loss"] = weighted_sum(losses, weights)
-        (losses["loss"] * share).backward()
+        (losses["loss"] * share).backward(inputs=self.players[0])
         return {name: value.detach() for name, value in (losses | judged).items()}
 
     def finish(self, step: int) -> dict[str, float]:
