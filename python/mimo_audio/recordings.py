@@ -33,16 +33,19 @@ def list_recordings(source: Path) -> list[Recording]:
 
 def _read_manifest(manifest: Path) -> list[Recording]:
     try:
-        lines = manifest.read_text(encoding="utf-8").splitlines()
+        lines = manifest.read_text(encoding="utf-8").split("\n")  # splitlines would break a text at U+2028, too
     except (OSError, UnicodeDecodeError) as error:
         raise AudioError(f"cannot read {manifest}: {error}") from error
     found = []
     for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
             values = json.loads(line)
             path, text = values["audio"], values.get("text")
             if not isinstance(path, str) or not isinstance(text, str | None):
                 raise TypeError
+            f"{path}{text}".encode()  # JSON can spell half a surrogate pair
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             expected = 'a JSON object with "audio" and perhaps "text", both strings'
             raise AudioError(f"{manifest}:{number}: expected {expected}, got {line[:80]!r}") from error

@@ -88,12 +88,30 @@ def test_a_manifest_names_files_beside_it(tones):
     assert list_recordings(manifest) == [Recording(tones / "2.wav", "x"), Recording(tones / "0.wav")]
 
 
-@pytest.mark.parametrize("line", ['{"file": "1.wav"}', "[1]", '{"audio": 1}', '{"audio": "x", "text": 2}', "{", "7"])
+@pytest.mark.parametrize(
+    "line", ['{"file": "1.wav"}', "[1]", '{"audio": 1}', '{"audio": "x", "text": 2}', "{", "7", r'{"audio": "\ud800"}']
+)
 def test_a_broken_manifest_line_is_named(tones, line):
     manifest = tones / "manifest.jsonl"
     manifest.write_text('{"audio": "0.wav"}\n' + line + "\n")
     with pytest.raises(AudioError, match=r'manifest\.jsonl:2: expected a JSON object with "audio"'):
         list_recordings(manifest)
+
+
+def test_lines_of_a_manifest_end_with_newlines_only(tones):
+    manifest = tones / "some.jsonl"
+    manifest.write_text('{"audio": "0.wav", "text": "a\u2028b\x85"}\r\n\n', encoding="utf-8")
+    assert list_recordings(manifest) == [Recording(tones / "0.wav", "a\u2028b\x85")]
+
+
+def test_a_recording_without_samples_or_header_is_named(tones):
+    soundfile.write(tones / "empty.wav", np.zeros(0), 24000)
+    (tones / "x.raw").write_bytes(bytes(100))
+    manifest = tones / "some.jsonl"
+    for name, message in (("empty.wav", "empty.wav: no samples"), ("x.raw", "cannot read .*x.raw")):
+        manifest.write_text(f'{{"audio": "{name}"}}')
+        with pytest.raises(AudioError, match=message):
+            make(manifest)(0)
 
 
 def test_texts_must_be_somewhere(tones):

@@ -3,6 +3,7 @@
 Neither the order in which parts are asked for nor the number of threads that read them changes any of them.
 """
 
+import os
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +22,7 @@ from mimo_audio.recordings import Recording, list_recordings
 
 GAIN_DB = (-16.0, 2.0)
 READ_AHEAD = 3  # parts per thread
+UNREADABLE = (OSError, soundfile.SoundFileError, TypeError)  # the last for a format without header
 DRAWS = 1000  # of recordings, before it is clear that none is short enough and has a text
 
 
@@ -98,15 +100,17 @@ class AudioData:
     def _read(self, path: Path, samples: int, rng: np.random.Generator) -> NDArray[np.float32]:
         """At most so many samples from a random place. Raises AudioError, also for NaN and infinity."""
         try:
-            with soundfile.SoundFile(path) as file:
+            with soundfile.SoundFile(os.fsencode(path)) as file:
                 count = -(-samples * file.samplerate // self.sample_rate)
                 file.seek(int(rng.integers(max(0, file.frames - count) + 1)))
                 wave, rate = file.read(count, dtype="float32", always_2d=True).mean(1), file.samplerate
-        except (OSError, soundfile.SoundFileError) as error:
+        except UNREADABLE as error:
             raise AudioError(f"cannot read {path}: {error}") from error
+        if not len(wave):
+            raise AudioError(f"{path}: no samples")
         if not np.isfinite(wave).all():
             raise AudioError(f"{path}: expected finite samples, got NaN or infinity")
-        if rate != self.sample_rate and len(wave):
+        if rate != self.sample_rate:
             wave = audio.resample(torch.from_numpy(wave), rate, self.sample_rate).numpy()
         return wave[:samples]
 
@@ -117,8 +121,8 @@ def _gain(rng: np.random.Generator) -> float:
 
 def _duration(path: Path) -> float:
     try:
-        return soundfile.info(path).duration
-    except (OSError, soundfile.SoundFileError) as error:
+        return soundfile.info(os.fsencode(path)).duration
+    except UNREADABLE as error:
         raise AudioError(f"cannot read {path}: {error}") from error
 
 
