@@ -2,7 +2,7 @@
 
 import json
 import types
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -12,6 +12,7 @@ from mimo_audio.tokenizer.discriminators import DiscriminatorShape
 
 Section = TypeVar("Section")
 PRECISIONS = ("bfloat16", "float32")
+POSITIVE = (".clip", ".seconds")
 FRACTIONS = ("quantizer_dropout", "bypass", "average")
 
 
@@ -148,12 +149,14 @@ def _value(where: str, kind: Any, value: Any) -> Any:
         return _section(where, kind, value)  # type: ignore[arg-type]
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind is float:
-        _expect(number and 0 <= value < float("inf"), where, "a number >= 0", value)
+        _expect(number and 0 <= value < 1e30, where, "a number >= 0", value)
+        _expect(value or not where.endswith(POSITIVE), where, "a number > 0", value)
         _expect(not where.endswith(FRACTIONS) or value <= 1, where, "a number from 0 to 1", value)
         return float(value)
     if kind is int:
         low = 0 if where.endswith(("first_step", "warmup", "unquantized", "seed")) else 1
         _expect(number and isinstance(value, int) and value >= low, where, f"an integer >= {low}", value)
+        _expect(value < 1 << 62, where, "an integer below 2 ** 62", value)
     else:  # the only word that a recipe holds
         _expect(value in PRECISIONS, where, " or ".join(PRECISIONS), value)
     return value
@@ -169,6 +172,16 @@ def _shares(data: Any) -> dict[Path, float]:
 
 def _check_stages(recipe: Recipe) -> None:
     """Raises RecipeError for values that are fine alone but not together."""
+    model = recipe.model
+    _expect(model.kernel_size == 3, "model.kernel_size", "3, which keeps the frames of a crop", model.kernel_size)
+    ours, theirs = model.stride_size, model.decoder_stride_size
+    _expect(ours == theirs, "model.decoder_stride_size", f"the encoder's stride_size, {ours}", theirs)
+    _expect(
+        model.decoder_kernel_size >= theirs,
+        "model.decoder_kernel_size",
+        f"at least {theirs}, the stride",
+        model.decoder_kernel_size,
+    )
     foreign = {"stage1": ("adversarial", "feature_matching"), "stage2": ("audio_to_text", "commitment")}
     for name, stage in (("stage1", recipe.stage1), ("stage2", recipe.stage2)):
         if stage is None:
@@ -180,6 +193,9 @@ def _check_stages(recipe: Recipe) -> None:
             "first_step 0 and then ascending",
             starts,
         )
+        for number, weights in enumerate(stage.weights):
+            given = {key: value for key, value in asdict(weights).items() if key not in ("first_step", "commitment")}
+            _expect(any(given.values()), f"{name}.weights[{number}]", f"one of {sorted(given)} above 0", "none")
         _expect(stage.warmup <= stage.steps, f"{name}.warmup", f"at most steps, {stage.steps}", stage.warmup)
         for loss in foreign[name]:
             given = max(getattr(weights, loss) for weights in stage.weights)
@@ -192,12 +208,14 @@ def _check_stages(recipe: Recipe) -> None:
             where = "stage1.audio_to_text.width"
             _expect(reader.width % (2 * reader.heads) == 0, where, f"even parts for {reader.heads} heads", reader.width)
     if recipe.stage2:
-        model = recipe.model
         samples = recipe.stage2.crop * model.stride_size * model.avg_pooler * model.hop_length
-        widest = max(recipe.stage2.discriminators.windows)
-        where = "stage2.discriminators.windows"
-        _expect(widest <= samples, where, f"at most a crop's {samples} samples", widest)
-        _expect(min(recipe.stage2.discriminators.windows) >= 16, where, "at least 16 samples", widest)
+        for kind in ("periods", "windows"):
+            widest = max(getattr(recipe.stage2.discriminators, kind))
+            _expect(widest <= samples, f"stage2.discriminators.{kind}", f"at most a crop's {samples} samples", widest)
+        for window in recipe.stage2.discriminators.windows:
+            fine = 16 <= window <= 8192 and window % 2 == 0 and 30**13 % window == 0
+            expected = "even numbers from 16 to 8192 without prime factors other than 2, 3 and 5"
+            _expect(fine, "stage2.discriminators.windows", expected, window)
 
 
 def _check_keys(where: str, values: Any, needed: set[str], known: set[str]) -> None:
