@@ -1,11 +1,14 @@
 """What a run writes down as it goes: log.jsonl, TensorBoard curves and samples where tensorboard is, a line to read."""
 
 import json
+import os
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import fmean
 from types import TracebackType
 from typing import Any
 
@@ -25,14 +28,14 @@ class Journal:
 
     def __init__(self, folder: Path, first: int, steps: int) -> None:
         self.steps, self.written = steps, first
-        self.sums: dict[str, float] = defaultdict(float)
+        self.values: dict[str, list[float]] = defaultdict(list)
         self.since = time.monotonic()
-        path = folder / "log.jsonl"
+        path = self.path = folder / "log.jsonl"
         try:
             kept = path.read_text(encoding="utf-8").splitlines() if first and path.exists() else []
             with atomic_output(path, force=True) as partial:
                 partial.write_text("".join(f"{line}\n" for line in kept if _step(line) <= first), encoding="utf-8")
-            self.log = open(path, "a", encoding="utf-8")  # noqa: SIM115
+            self.log = os.open(path, os.O_WRONLY | os.O_APPEND)  # unbuffered: nothing is left to fail when it closes
         except OSError as error:
             raise OutputError(f"{path}: cannot write, {error.strerror or error}") from error
         self.board = None
@@ -50,33 +53,33 @@ class Journal:
     ) -> None:
         self.bar.close()
         if self.board:
-            self.board.close()
-        self.log.close()
+            with suppress(OSError):  # a full disk, which has been said
+                self.board.close()
+        os.close(self.log)
 
     def add(self, values: dict[str, float]) -> None:
         """Counts a step's values towards the next record."""
         for name, value in values.items():
-            self.sums[name] += value
+            self.values[name].append(value)
         self.bar.update()
 
     def write(self, done: int, perplexity: Sequence[float]) -> None:
-        """Writes the means since the last record, after step `done`. Raises OutputError."""
+        """Writes the means since the last record, over the steps that had a value. Raises OutputError."""
         now, count = time.monotonic(), done - self.written
-        record: dict[str, Any] = {"step": done, **{name: round(s / count, 4) for name, s in self.sums.items()}}
+        record: dict[str, Any] = {"step": done, **{name: _digits(fmean(v)) for name, v in self.values.items()}}
         record["perplexity"] = [round(p) for p in perplexity]
-        record["steps_per_second"] = round(count / (now - self.since), 3)
+        record["steps_per_second"] = _digits(count / max(now - self.since, 1e-6))
         try:
-            self.log.write(json.dumps(record) + "\n")
-            self.log.flush()
+            os.write(self.log, f"{json.dumps(record)}\n".encode())
+            if self.board:
+                for name in (*self.values, "steps_per_second"):
+                    self.board.add_scalar(name, record[name], done)
+                for number, value in enumerate(perplexity):
+                    self.board.add_scalar(f"perplexity/{number}", value, done)
         except OSError as error:
-            raise OutputError(f"{self.log.name}: cannot write, {error.strerror or error}") from error
-        if self.board:
-            for name in (*self.sums, "steps_per_second"):
-                self.board.add_scalar(name, record[name], done)
-            for number, value in enumerate(perplexity):
-                self.board.add_scalar(f"perplexity/{number}", value, done)
+            raise OutputError(f"{self.path}: cannot write, {error.strerror or error}") from error
         tqdm.write(progress_line(record, self.steps))
-        self.sums.clear()
+        self.values.clear()
         self.since, self.written = now, done
 
     def listen(self, done: int, name: str, wave: Tensor, sample_rate: int) -> None:
@@ -93,8 +96,16 @@ def _step(line: str) -> float:
         return float("inf")
 
 
+def _digits(number: float) -> float:
+    """Five significant ones, which a small commitment or a slow step needs as much as a large loss."""
+    return float(f"{number:.5g}")
+
+
 def progress_line(record: dict[str, Any], steps: int) -> str:
-    """One line: step, losses, codebook perplexities, speed."""
+    """One line: step, losses, codebook perplexities, speed, time left."""
     losses = " ".join(f"{name} {record[name]:.3f}" for name in SHOWN if name in record)
     usage = "-".join(str(p) for p in record["perplexity"])
-    return f"{record['step']}/{steps} {losses} | codebooks {usage} | {record['steps_per_second']:.2f} steps/s"
+    left = tqdm.format_interval((steps - record["step"]) / record["steps_per_second"])
+    return (
+        f"{record['step']}/{steps} {losses} | codebooks {usage} | {record['steps_per_second']:.3g} steps/s, {left} left"
+    )
