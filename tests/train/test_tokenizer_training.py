@@ -19,9 +19,10 @@ from mimo_audio.errors import AudioError
 from mimo_audio.files import OutputError
 from mimo_audio.tokenizer import AudioTokenizer
 from mimo_audio.train.audio_data import Batch
+from mimo_audio.train.journal import Journal
 from mimo_audio.train.recipe import Recipe, TrainingError
 from mimo_audio.train.starting_point import schedule
-from mimo_audio.train.tokenizer import train
+from mimo_audio.train.tokenizer import run, stop_requests, train
 
 from .conftest import load, step, trainer_of, write
 
@@ -165,6 +166,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(values, tmp_path):
     assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.stage.model.state_dict().items())
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_features_that_are_not_finite_stop_the_run(number, values, tmp_path):
+    trainer = trainer_of(load(tmp_path, values), number)
+    with pytest.raises(TrainingError, match="step 3: the encoder's features are not finite; the last checkpoint is"):
+        trainer.step(3, [Batch(torch.full((2, 6 * 960), torch.nan))])
+
+
 def test_a_gradient_that_is_not_finite_stops_the_run(values, tmp_path):
     trainer = trainer_of(load(tmp_path, values))
     parameter = next(iter(trainer.stage.model.parameters()))
@@ -179,6 +187,60 @@ def test_a_bad_recording_stops_the_run_and_is_named(values, tones, tmp_path):
     soundfile.write(tones / "0.wav", np.full(12000, np.nan, np.float32), 24000, subtype="FLOAT")
     with pytest.raises(AudioError, match=r"0\.wav: expected finite samples, got NaN or infinity"):
         train(Recipe.load(write(tmp_path, without_stage2(values))), tmp_path / "run", resume=False)
+
+
+def test_a_recording_that_goes_bad_loses_no_step(values, tones, tmp_path):
+    recipe = Recipe.load(write(tmp_path, without_stage2(values) | {"stage1": values["stage1"] | {"steps": 40}}))
+    trainer = trainer_of(recipe)
+    whole = trainer.data
+
+    def reads(step: int, part: int = 0) -> Batch:
+        if step == 2:
+            raise AudioError("x.wav: gone")
+        return whole(step, part)
+
+    trainer.data = reads
+    with pytest.raises(AudioError, match=r"x\.wav: gone"):
+        run(trainer, tmp_path / "run", 0)
+    assert trainer_of(recipe).load(tmp_path / "run") == 2
+
+
+def test_a_full_disk_is_one_error_of_the_log_too(tmp_path):
+    with Journal(tmp_path, 0, 10) as journal:
+        os.close(journal.log)
+        journal.log = os.open("/dev/full", os.O_WRONLY)
+        journal.add({"loss": 1.0})
+        with pytest.raises(OutputError, match=r"log\.jsonl: cannot write, No space left"):
+            journal.write(1, [1.0])
+
+
+def test_a_record_is_the_mean_of_the_steps_that_had_a_value(tmp_path, capsys):
+    with Journal(tmp_path, 0, 10) as journal:
+        journal.add({"loss": 1.0})
+        journal.add({"loss": 2.0, "mel": 0.000123456})
+        journal.write(2, [1.0])
+    (record,) = read_log(tmp_path)
+    assert record["loss"] == 1.5
+    assert record["mel"] == 0.00012346
+    assert " left" in capsys.readouterr().out
+
+
+def test_a_second_interrupt_ends_at_once():
+    with stop_requests() as asked:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert asked.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_takes_its_place(values, tmp_path, monkeypatch):
+    events = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: events.append("sync") or sync(file))
+    monkeypatch.setattr(os, "replace", lambda a, b: events.append(Path(b).name) or replace(a, b))
+    trainer_of(load(tmp_path, values)).save(tmp_path / "run", 1)
+    assert events[-2:] == ["sync", "checkpoint.safetensors"]
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(values, tmp_path):
@@ -200,8 +262,8 @@ def test_a_checkpoint_of_another_shape_is_an_error(values, tmp_path, capsys):
     train(Recipe.load(write(tmp_path, without_stage2(values))), tmp_path / "run", resume=False)
     values["model"]["d_model"] = 32
     path = write(tmp_path, without_stage2(values))
-    run = ["train", "tokenizer", "--config", str(path), "--out", str(tmp_path / "run"), "--device", "cpu"]
-    assert main([*run, "--resume"]) == 2
+    command = ["train", "tokenizer", "--config", str(path), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    assert main([*command, "--resume"]) == 2
     error = capsys.readouterr().err
     assert "cannot resume from" in error
     assert error.count("\n") == 1

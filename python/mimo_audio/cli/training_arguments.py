@@ -16,7 +16,8 @@ def add_training_commands(commands: Commands) -> None:
         A recipe (JSON; see recipes/) says the model's sizes, where the audio lies, and how each stage trains. Stage 1
         learns the codes from scratch; stage 2 trains decoder and vocoder against discriminators. OUT/stage1 and
         OUT/stage2 get a checkpoint, log.jsonl, curves and samples for TensorBoard, and model/, a tokenizer folder for
-        --model. Ctrl-C writes a checkpoint and stops. Under torchrun, the processes share the parts of each step.
+        --model. Ctrl-C writes a checkpoint and stops, at once if pressed again. Under torchrun, the processes share the
+        parts of each step.
         """,
         "mimo-audio train tokenizer --config recipes/tokenizer-nano.json --out runs/nano",
         "mimo-audio train tokenizer --config recipes/tokenizer-nano.json --out runs/nano --resume",

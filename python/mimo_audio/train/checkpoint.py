@@ -1,6 +1,7 @@
 """Everything a run needs to continue exactly where it was, in one safetensors file that appears whole or not at all."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,8 @@ def save(path: Path, step: int, modules: dict[str, nn.Module], optimizers: Seque
             partial,
             {"training": json.dumps({"step": step})},
         )
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())  # before the rename: a power cut must not put an empty file in the last one's place
 
 
 def load(path: Path, modules: dict[str, nn.Module], optimizers: Sequence[torch.optim.Optimizer]) -> int:

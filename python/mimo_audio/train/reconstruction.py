@@ -1,6 +1,7 @@
 """What both stages of the tokenizer share: mels of a part, its quantization, and the losses of its resynthesis."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ import mimo_audio_native as mn
 from mimo_audio.tokenizer import AudioTokenizer
 from mimo_audio.tokenizer.losses import MultiScaleMelLoss, SpectrumLoss, WaveSpectrumLoss, coarse_mel_loss
 from mimo_audio.tokenizer.mel import FLOOR
-from mimo_audio.train.recipe import LossWeights, Training
+from mimo_audio.train.recipe import LossWeights, Training, TrainingError
 
 ADVERSARIAL = ("adversarial", "feature_matching")
 
@@ -34,6 +35,19 @@ def levels(training: Training, step: int, num_quantizers: int) -> int:
     if num_quantizers > 1 and torch.rand((), generator=generator) < training.quantizer_dropout:
         return int(torch.randint(1, num_quantizers, (), generator=generator))
     return num_quantizers
+
+
+@contextmanager
+def finite(step: int, features: Tensor) -> Iterator[None]:
+    """Raises TrainingError where the block cannot quantize features that are not finite; looks only if it fails."""
+    try:
+        yield
+    except RuntimeError as error:
+        if features.isfinite().all():
+            raise
+        raise TrainingError(
+            f"step {step}: the encoder's features are not finite; the last checkpoint is intact"
+        ) from error
 
 
 def weighted_sum(losses: dict[str, Tensor], weights: LossWeights) -> Tensor:

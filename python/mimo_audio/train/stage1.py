@@ -14,7 +14,7 @@ from mimo_audio.train import codebooks
 from mimo_audio.train.audio_data import AudioData, Batch
 from mimo_audio.train.processes import Processes
 from mimo_audio.train.recipe import Recipe, Stage1
-from mimo_audio.train.reconstruction import Reconstruction, autocast, levels, seeded, weighted_sum
+from mimo_audio.train.reconstruction import Reconstruction, autocast, finite, levels, seeded, weighted_sum
 from mimo_audio.train.starting_point import initialise, make_optimizers
 from mimo_audio.train.text_reader import TextReader
 
@@ -81,7 +81,8 @@ class FromScratch:
             quantized = features.float()
             if step >= training.unquantized:
                 count = levels(training, step, self.model.config.num_quantizers)
-                quantized, codes, commitments, *usage = self.model.quantizer(features, count)
+                with finite(step, features):
+                    quantized, codes, commitments, *usage = self.model.quantizer(features, count)
                 losses["commitment"] = commitments.mean()
                 self.seen = self.seen or (features[:rows].detach(), codes[:, :rows])
                 self.usage = [a + b for a, b in zip(self.usage, usage, strict=True)] if self.usage else usage

@@ -1,10 +1,10 @@
 """Stage 2: decoder and vocoder against discriminators, encoder and codebooks frozen (MiMo-Audio report, section 2.1).
 
 Both players move at once: a part's synthesis is judged once for either, by the discriminators as they were before the
-step, which saves the second synthesis and judgement of taking turns and lets a step have many parts. Both waves are judged at the loudness
-where the true crop has unit power: under a spectral norm, which bounds what a layer can amplify, quiet waves would be
-all but equal to every judge (after 36 steps from the nano tokenizer the discriminators' loss was 1.57 this way, 2.02
-without).
+step, which saves the second synthesis and judgement of taking turns and lets a step have many parts. Both waves are
+judged at the loudness where the true crop has unit power: under a spectral norm, which bounds what a layer can amplify,
+quiet waves would be all but equal to every judge (after 36 steps from the nano tokenizer the discriminators' loss was
+1.57 this way, 2.02 without).
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from mimo_audio.tokenizer.discriminators import (
 from mimo_audio.train.audio_data import Batch
 from mimo_audio.train.processes import Processes
 from mimo_audio.train.recipe import Stage2
-from mimo_audio.train.reconstruction import ADVERSARIAL, Reconstruction, autocast, levels, weighted_sum
+from mimo_audio.train.reconstruction import ADVERSARIAL, Reconstruction, autocast, finite, levels, weighted_sum
 from mimo_audio.train.starting_point import make_optimizers
 
 QUIETEST = 1e-2  # effective amplitude of a crop below which it counts as silence
@@ -62,7 +62,8 @@ class Adversarial:
             with torch.no_grad():
                 features = model.encoder(mel.flatten(0, 1), [mel.shape[1]] * len(mel))
                 count = levels(training, step, model.config.num_quantizers)
-                quantized = model.quantizer.decode(model.quantizer.encode(features, count))
+                with finite(step, features):
+                    quantized = model.quantizer.decode(model.quantizer.encode(features, count))
             losses, decoded = self.reconstruction(model, quantized, wave, mel, weights)
             judged: dict[str, Tensor] = {}
             if any(getattr(weights, name) for name in ADVERSARIAL):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from mimo_audio.errors import AudioError
 from mimo_audio.tokenizer import AudioTokenizer
 from mimo_audio.train import checkpoint, codebooks
 from mimo_audio.train.audio_data import AudioData, Batch, read_ahead
@@ -47,9 +48,10 @@ class Trainer:
                 group["peak"] = group["lr"]
 
     def step(self, step: int, batches: Iterable[Batch]) -> dict[str, float]:
-        """One step on this process's parts; returns the losses over all. Raises TrainingError if one is not finite.
+        """One step on this process's parts; returns the losses over all.
 
-        Then no weight has changed.
+        Raises TrainingError if one is not finite, AudioError in every process if one cannot read; then no weight has
+        changed.
         """
         stage, training, processes = self.stage, self.training, self.processes
         for optimizer in stage.optimizers:
@@ -58,9 +60,15 @@ class Trainer:
                 group["lr"] = group["peak"] * schedule(step, training.warmup, training.steps)
         stage.begin(step)
         share, totals = 1 / training.parts, dict[str, torch.Tensor]()
-        for part, batch in zip(self.parts, batches, strict=True):
-            for name, value in stage.backward(step, part, batch.to(processes.device), share).items():
-                totals[name] = totals.get(name, 0) + value * share
+        failure = None
+        try:
+            for part, batch in zip(self.parts, batches, strict=True):
+                for name, value in stage.backward(step, part, batch.to(processes.device), share).items():
+                    totals[name] = totals.get(name, 0) + value * share
+        except AudioError as error:  # told to the others first, which would wait for this process's part
+            failure = error
+        if processes.any(failure is not None):
+            raise failure or AudioError(f"step {step}: another process could not read its recordings")
         losses = dict(zip(totals, processes.sum(torch.stack([*totals.values()])).tolist(), strict=True))
         processes.sum_gradients(parameter for player in stage.players for parameter in player)
         norms = [float(torch.nn.utils.clip_grad_norm_(player, training.clip)) for player in stage.players]
@@ -104,7 +112,12 @@ def run(trainer: Trainer, folder: Path, first: int) -> bool:
         _journal(trainer, folder, first) as journal,
     ):
         for step in range(first, training.steps):
-            losses = trainer.step(step, islice(batches, len(trainer.parts)))
+            try:
+                losses = trainer.step(step, islice(batches, len(trainer.parts)))
+            except AudioError:  # nothing has moved in this step, and those before it shall not be lost
+                if journal and step > first:
+                    trainer.save(folder, step)
+                raise
             done, stopping = step + 1, processes.any(asked.is_set())
             is_last = stopping or done == training.steps
             if journal:
@@ -221,9 +234,15 @@ def _listen(trainer: Trainer, journal: Journal, done: int) -> None:
 
 @contextmanager
 def stop_requests() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets, in place of what they did before."""
+    """An event that Ctrl-C or SIGTERM sets, in place of what they did before; Ctrl-C after that interrupts at once."""
     asked = threading.Event()
-    before = {number: signal.signal(number, lambda *_: asked.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, frame: object) -> None:
+        if asked.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield asked
     finally:
