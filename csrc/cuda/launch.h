@@ -3,10 +3,25 @@
 //
 //   MIMO_LAUNCH(grid, block, shared_bytes, stream, kernel<T>)(arguments...);
 //   return MIMO_LAUNCH_ERROR();
+//
+// and the choice of a kernel by dtype, for ops of float32 and float64:
+//
+//   return MIMO_FLOAT_OR_DOUBLE(p.dtype, run<T>(p, stream));
 #pragma once
 #include <cstdint>
 
 #include "mimo/dtype.h"
+
+// The value of an expression in which T names the element type of `dtype`, f32 or f64.
+#define MIMO_FLOAT_OR_DOUBLE(dtype, ...) \
+  [&] {                                  \
+    if ((dtype) == ::mimo::DType::f64) { \
+      using T = double;                  \
+      return __VA_ARGS__;                \
+    }                                    \
+    using T = float;                     \
+    return __VA_ARGS__;                  \
+  }()
 
 #if defined(__CUDACC__)
 

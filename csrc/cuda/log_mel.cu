@@ -205,20 +205,17 @@ LaunchError run_log_mel_backward(const LogMelParams& p, cudaStream_t stream) {
 }  // namespace
 
 int64_t log_mel_workspace(const LogMelParams& p) {
-  return p.dtype == DType::f64 ? Bands<double>::bytes(p.n_mels, bins_of(p)) : Bands<float>::bytes(p.n_mels, bins_of(p));
+  return MIMO_FLOAT_OR_DOUBLE(p.dtype, Bands<T>::bytes(p.n_mels, bins_of(p)));
 }
 int64_t log_mel_backward_workspace(const LogMelParams& p) {
-  return p.dtype == DType::f64 ? LogMelGradientFrames<double>::workspace_bytes(p)
-                               : LogMelGradientFrames<float>::workspace_bytes(p);
+  return MIMO_FLOAT_OR_DOUBLE(p.dtype, LogMelGradientFrames<T>::workspace_bytes(p));
 }
 
 LaunchError log_mel(const LogMelParams& p, void* stream) {
-  const auto s = static_cast<cudaStream_t>(stream);
-  return p.dtype == DType::f64 ? run_log_mel<double>(p, s) : run_log_mel<float>(p, s);
+  return MIMO_FLOAT_OR_DOUBLE(p.dtype, run_log_mel<T>(p, static_cast<cudaStream_t>(stream)));
 }
 LaunchError log_mel_backward(const LogMelParams& p, void* stream) {
-  const auto s = static_cast<cudaStream_t>(stream);
-  return p.dtype == DType::f64 ? run_log_mel_backward<double>(p, s) : run_log_mel_backward<float>(p, s);
+  return MIMO_FLOAT_OR_DOUBLE(p.dtype, run_log_mel_backward<T>(p, static_cast<cudaStream_t>(stream)));
 }
 
 }  // namespace mimo::cuda

@@ -157,32 +157,28 @@ LaunchError run_istft_backward(const IstftParams& p, cudaStream_t stream) {
   return MIMO_LAUNCH_ERROR();
 }
 
-int64_t bytes_of(DType dtype) { return dtype == DType::f64 ? 8 : 4; }
-
 }  // namespace
 
 int64_t stft_workspace(const StftParams&) { return 0; }
 int64_t stft_backward_workspace(const StftParams& p) {
-  return p.batch * PaddedLines(p.framing, p.batch).length * bytes_of(p.dtype);
+  return p.batch * PaddedLines(p.framing, p.batch).length * MIMO_FLOAT_OR_DOUBLE(p.dtype, int64_t(sizeof(T)));
 }
 int64_t istft_workspace(const IstftParams&) { return 0; }
-int64_t istft_backward_workspace(const IstftParams& p) { return p.batch * p.frames * p.hop * bytes_of(p.dtype); }
+int64_t istft_backward_workspace(const IstftParams& p) {
+  return p.batch * p.frames * p.hop * MIMO_FLOAT_OR_DOUBLE(p.dtype, int64_t(sizeof(T)));
+}
 
 LaunchError stft(const StftParams& p, void* stream) {
-  const auto s = static_cast<cudaStream_t>(stream);
-  return p.dtype == DType::f64 ? run_stft<double>(p, s) : run_stft<float>(p, s);
+  return MIMO_FLOAT_OR_DOUBLE(p.dtype, run_stft<T>(p, static_cast<cudaStream_t>(stream)));
 }
 LaunchError stft_backward(const StftParams& p, void* stream) {
-  const auto s = static_cast<cudaStream_t>(stream);
-  return p.dtype == DType::f64 ? run_stft_backward<double>(p, s) : run_stft_backward<float>(p, s);
+  return MIMO_FLOAT_OR_DOUBLE(p.dtype, run_stft_backward<T>(p, static_cast<cudaStream_t>(stream)));
 }
 LaunchError istft(const IstftParams& p, void* stream) {
-  const auto s = static_cast<cudaStream_t>(stream);
-  return p.dtype == DType::f64 ? run_istft<double>(p, s) : run_istft<float>(p, s);
+  return MIMO_FLOAT_OR_DOUBLE(p.dtype, run_istft<T>(p, static_cast<cudaStream_t>(stream)));
 }
 LaunchError istft_backward(const IstftParams& p, void* stream) {
-  const auto s = static_cast<cudaStream_t>(stream);
-  return p.dtype == DType::f64 ? run_istft_backward<double>(p, s) : run_istft_backward<float>(p, s);
+  return MIMO_FLOAT_OR_DOUBLE(p.dtype, run_istft_backward<T>(p, static_cast<cudaStream_t>(stream)));
 }
 
 }  // namespace mimo::cuda

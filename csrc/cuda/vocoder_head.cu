@@ -114,16 +114,14 @@ LaunchError run_head_backward(const VocoderHeadParams& p, cudaStream_t stream) {
 
 int64_t vocoder_head_workspace(const VocoderHeadParams&) { return 0; }
 int64_t vocoder_head_backward_workspace(const VocoderHeadParams& p) {
-  return p.sequences.rows * p.hop * (p.dtype == DType::f64 ? 8 : 4);
+  return p.sequences.rows * p.hop * MIMO_FLOAT_OR_DOUBLE(p.dtype, int64_t(sizeof(T)));
 }
 
 LaunchError vocoder_head(const VocoderHeadParams& p, void* stream) {
-  const auto s = static_cast<cudaStream_t>(stream);
-  return p.dtype == DType::f64 ? run_head<double>(p, s) : run_head<float>(p, s);
+  return MIMO_FLOAT_OR_DOUBLE(p.dtype, run_head<T>(p, static_cast<cudaStream_t>(stream)));
 }
 LaunchError vocoder_head_backward(const VocoderHeadParams& p, void* stream) {
-  const auto s = static_cast<cudaStream_t>(stream);
-  return p.dtype == DType::f64 ? run_head_backward<double>(p, s) : run_head_backward<float>(p, s);
+  return MIMO_FLOAT_OR_DOUBLE(p.dtype, run_head_backward<T>(p, static_cast<cudaStream_t>(stream)));
 }
 
 }  // namespace mimo::cuda
