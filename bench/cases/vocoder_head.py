@@ -16,10 +16,11 @@ def check_wave(a: Tensor, b: Tensor) -> None:
 
 
 @torch.enable_grad()
-def gradient(op: Callable[..., Tensor], x: Tensor, window: Tensor, bounds: Tensor) -> Tensor:
+def gradient(op: Callable[..., Tensor], x: Tensor, window: Tensor, bounds: Tensor, grad: Tensor) -> Tensor:
+    """Forward and backward."""
     x = x.detach().requires_grad_()
-    (grad,) = torch.autograd.grad(op(x, window, HOP, bounds).square().sum(), x)
-    return grad
+    (result,) = torch.autograd.grad(op(x, window, HOP, bounds), x, grad)
+    return result
 
 
 def cases(device: str, dtype: torch.dtype) -> Iterator[Case]:
@@ -32,22 +33,27 @@ def cases(device: str, dtype: torch.dtype) -> Iterator[Case]:
         size, phase = torch.randn(2, count, bins, generator=generator)
         return torch.cat([size - 3, 6 * phase], 1).to(device)
 
-    for seconds in (1, 30, 60):
-        x = frames(100 * seconds)
+    def packed(batch: int, count: int) -> tuple[Tensor, Tensor]:
+        return frames(batch * count), torch.arange(0, batch * count + 1, count, dtype=torch.int32, device=device)
+
+    for batch, seconds in ((1, 1), (1, 30), (1, 60), (8, 16)):
+        x, bounds = packed(batch, 100 * seconds)
         yield Case(
-            name=f"vocoder_head/{seconds}s",
-            native=lambda x=x: vocoder_head(x, window, HOP),
-            reference=lambda x=x: reference.vocoder_head(x, window, HOP),
+            name=f"vocoder_head/{f'{batch}x' if batch > 1 else ''}{seconds}s",
+            native=lambda x=x, b=bounds: vocoder_head(x, window, HOP, b),
+            reference=lambda x=x, b=bounds: reference.vocoder_head(x, window, HOP, b),
             check=check_wave,
             bytes=4.0 * len(x) * (N_FFT + 2 + HOP),
             target=2.0,
         )
-    batch, bounds = frames(8 * 128), torch.arange(0, 8 * 128 + 1, 128, dtype=torch.int32, device=device)
-    yield Case(
-        name="vocoder_head/training_8x1.28s",
-        native=lambda: gradient(vocoder_head, batch, window, bounds),
-        reference=lambda: gradient(reference.vocoder_head, batch, window, bounds),
-        check=check_wave,
-        bytes=4.0 * len(batch) * (3 * (N_FFT + 2) + 2 * HOP),
-        target=2.0,
-    )
+    for batch, count in ((8, 128), (8, 1600)) if device == "cuda" else ((8, 128),):
+        x, bounds = packed(batch, count)
+        grad = torch.randn(len(x) * HOP, generator=generator).to(device)
+        yield Case(
+            name=f"vocoder_head/training_{batch}x{count / 100:g}s",
+            native=lambda x=x, b=bounds, g=grad: gradient(vocoder_head, x, window, b, g),
+            reference=lambda x=x, b=bounds, g=grad: gradient(reference.vocoder_head, x, window, b, g),
+            check=check_wave,
+            bytes=4.0 * len(x) * (3 * (N_FFT + 2) + 2 * HOP),  # x twice, its gradient; the wave and its gradient
+            target=2.0,
+        )
