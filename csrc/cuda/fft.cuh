@@ -3,24 +3,33 @@
 // n_fft real samples x are N = n_fft / 2 complex numbers z[j] = x[2j] + i x[2j + 1]; one complex FFT of N points and a
 // combination of bins k and N - k give the n_fft / 2 + 1 bins of x; the inverse runs backwards.
 //
-// A team of 32 to 256 threads (threadIdx.x) owns one frame and its buffer of N + 1 complex values; a block holds
-// several teams (threadIdx.y) and the tables they share. A pass of radix R reads N values into registers, at most
-// kFftPoints per thread or a few more, multiplies by twiddles, takes N / R small DFTs and writes the N values back to
-// the same buffer in Stockham order, so no bit reversal and no second buffer is needed:
+// A team of 32 to 256 threads (threadIdx.x) owns one frame and its buffer; a block holds several teams (threadIdx.y)
+// and the tables they share. A pass of radix R reads N values into registers, at most kFftPoints per thread or a few
+// more, multiplies by twiddles, takes N / R small DFTs and writes the N values back to the same buffer in Stockham
+// order, so no bit reversal and no second buffer is needed:
 //
 //   values j, j + N/R, .. -> registers -> team barrier -> (j - k) R + k, + span, ..  -> team barrier      k = j % span
 //
-// where span is the product of the radices before. Odd radices come first: writes with an odd stride hit different
-// banks. 960 samples take the three passes 15, 8, 4 with 32 threads, which then synchronise as a warp. Input goes into
-// the buffer before the first pass: read inside it, code that reflects and windows would be unrolled 16 times and
-// spill.
+// where span is the product of the radices before. 960 samples take the three passes 15, 8, 4 with 32 threads, which
+// then synchronise as a warp. A frame's first pass reads its samples from global memory as pairs; frames that reflect,
+// or whose pairs are not aligned, go through the buffer instead: such code inside the pass would be unrolled 16 times
+// and spill.
+//
+// Banks: values of 8 bytes make 16 lanes one access. Lanes j, j + 1, .. write to addresses that are neighbours inside
+// blocks of R span values, one block for each j / span. So blocks lie `pad` values further apart, chosen so that the
+// next block goes on at the bank where the lanes are (a first pass has blocks of R values: an odd distance will do),
+// and the next pass reads around the gaps. Without it the first pass of powers of two is 8 accesses instead of 1.
+//
+// The kernels are issue bound, not memory bound (960 samples: about 1.5 KB of traffic and 1500 instructions of a warp
+// per frame), so Fft<T, 960> has its plan as constants: spans, strides and offsets fold into the instructions.
 //
 // Twiddles are stored in the order in which a pass reads them, so that lanes read neighbours, and are rounded from
 // float64: together with at most 7 passes that keeps float32 results within 1e-6 of the frame's largest bin. An inverse
 // FFT is a forward one with real and imaginary parts swapped on the way in and out.
 //
-// Shared memory is 3 N / 2 complex values for the tables and N + 1 for each team: 21 KB for 960 samples in float32, 82
-// KB for 8192; in float64 8192 samples take 160 KB, and the kernels that overlap-add them need Hopper's 227 KB.
+// Shared memory is 3 N / 2 complex values for the tables and N to 9 N / 8 for each team: 22 KB for 960 samples in
+// float32, 86 KB for 8192; in float64 8192 samples take 160 KB, and the kernels that overlap-add them need Hopper's 227
+// KB.
 //
 // All threads of a block must take part in every member function.
 #pragma once
@@ -69,77 +78,76 @@ inline constexpr int kFftMinBlocks = sizeof(T) == 8 ? 1 : 2;
 
 struct FftPlan {
   int n_fft;
-  int half;   // N
-  int team;   // threads per frame
-  int teams;  // frames a block works on at once
+  int half;    // N
+  int team;    // threads per frame
+  int teams;   // frames a block works on at once
+  int buffer;  // complex values of a team's buffer
   int passes;
   int radix[kFftMaxPasses];
+  int span[kFftMaxPasses];             // product of the radices before
+  int pad[kFftMaxPasses];              // values between the blocks of radix * span that the pass writes
   unsigned reciprocal[kFftMaxPasses];  // ceil(2^32 / span) of each pass but the first: j / span by multiplication
 };
 
-inline FftPlan make_fft_plan(int n_fft) {
+// `padded`: float64 has no shared memory to spare, nor anyone who waits for it.
+constexpr FftPlan make_fft_plan(int n_fft, bool padded) {
   FftPlan plan{};
   plan.n_fft = n_fft;
   plan.half = n_fft / 2;
   plan.team = 32;
   while (plan.team * kFftPoints < plan.half) plan.team *= 2;
   plan.teams = plan.team < 128 ? 128 / plan.team : 1;
-  unsigned span = 1;
-  const auto add = [&](int radix) {
-    if (span > 1) plan.reciprocal[plan.passes] = unsigned(((uint64_t(1) << 32) + span - 1) / span);
-    plan.radix[plan.passes++] = radix;
-    span *= unsigned(radix);
-  };
-  int rest = plan.half;
-  for (int radix : {15, 5, 3, 8, 4, 2}) {
+  plan.buffer = plan.half + 1;
+  int rest = plan.half, span = 1;
+  for (int radix : {15, 5, 3, 8, 4, 2, 1}) {
     // One DFT of 15 is all a thread has registers for; 16 is better split as 4 x 4 than as 8 x 2.
-    while (rest % radix == 0 && !(radix == 15 && plan.half > 15 * plan.team) && !(radix == 8 && rest == 16)) {
-      add(radix);
+    while (rest % radix == 0 && !(radix == 15 && plan.half > 15 * plan.team) && !(radix == 8 && rest == 16) &&
+           (radix > 1 || plan.passes == 0)) {
+      const int i = plan.passes++, block = radix * span;
+      plan.radix[i] = radix;
+      plan.span[i] = span;
+      if (i > 0) plan.reciprocal[i] = unsigned(((uint64_t(1) << 32) + unsigned(span) - 1) / unsigned(span));
       rest /= radix;
+      const int pad = i == 0 ? 1 - radix % 2 : (span - block) & 15, gaps = pad * (plan.half / block);
+      if (padded && rest > 1 && gaps <= plan.half / 8) {
+        plan.pad[i] = pad;
+        plan.buffer = plan.buffer < plan.half + gaps ? plan.half + gaps : plan.buffer;
+      }
+      span = block;
     }
   }
-  if (plan.passes == 0) add(1);
   return plan;
+}
+template <class T>
+FftPlan make_fft_plan(int n_fft) {
+  return make_fft_plan(n_fft, sizeof(T) == 4);
+}
+
+// body(size): a constant that the kernels are compiled for, or 0, any size.
+template <class T, class Body>
+auto with_fft_size(int n_fft, Body body) {
+  if constexpr (sizeof(T) == 4) {
+    if (n_fft == 960) return body(std::integral_constant<int, 960>{});
+  }
+  return body(std::integral_constant<int, 0>{});
 }
 
 inline dim3 fft_block(const FftPlan& plan) { return dim3(unsigned(plan.team), unsigned(plan.teams)); }
 
 // --- small DFTs in registers, forward, natural order -----------------------------------------------------------------
 
-struct Root {
-  double re, im;
-};
-// e^(-2 pi i m / n), for the roots that DFTs of 8 and 15 need between their two stages.
-constexpr Root small_root(int m, int n) {
-  if (n == 8) {
-    constexpr double h = 0.7071067811865475244;
-    return m == 1 ? Root{h, -h} : m == 2 ? Root{0, -1} : Root{-h, -h};
-  }
-  switch (m) {
-    case 1:
-      return {0.9135454576426008955, -0.40673664307580020775};
-    case 2:
-      return {0.66913060635885821383, -0.74314482547739423501};
-    case 3:
-      return {0.3090169943749474241, -0.95105651629515357212};
-    case 4:
-      return {-0.1045284632676534714, -0.99452189536827333692};
-    case 6:
-      return {-0.8090169943749474241, -0.58778525229247312917};
-    default:  // 8
-      return {-0.97814760073380563793, 0.2079116908177593371};
-  }
-}
-
-template <int M, int N, class T>
-__device__ __forceinline__ Complex<T> times_root(Complex<T> a) {
+// a e^(-2 pi i M / 8)
+template <int M, class T>
+__device__ __forceinline__ Complex<T> times_eighth(Complex<T> a) {
+  const T h = T(0.7071067811865475244);
   if constexpr (M == 0) {
     return a;
-  } else if constexpr (4 * M == N) {
+  } else if constexpr (M == 1) {
+    return {h * (a.re + a.im), h * (a.im - a.re)};
+  } else if constexpr (M == 2) {
     return times_minus_i(a);
   } else {
-    constexpr Root w = small_root(M, N);
-    return a * Complex<T>{T(w.re), T(w.im)};
+    return {h * (a.im - a.re), -h * (a.re + a.im)};
   }
 }
 
@@ -186,86 +194,103 @@ __device__ __forceinline__ void dft(Complex<T> (&v)[R]) {
     v[2] = m2 + n2;
     v[3] = m2 - n2;
     v[4] = m1 - n1;
-  } else if constexpr (R == 8 || R == 15) {
-    // R = P Q: Q DFTs of P values with stride Q, roots, P DFTs of Q values.
-    constexpr int P = R == 8 ? 2 : 3, Q = R / P;
-    Complex<T> row[P][Q];
-    static_for<Q>([&](auto q) {
-      Complex<T> column[P];
-      static_for<P>([&](auto p) { column[p] = v[Q * p + q]; });
-      dft<P>(column);
-      static_for<P>([&](auto p) { row[p][q] = times_root<p * q, R>(column[p]); });
+  } else if constexpr (R == 8) {
+    Complex<T> even[4] = {v[0] + v[4], v[1] + v[5], v[2] + v[6], v[3] + v[7]};
+    Complex<T> odd[4] = {v[0] - v[4], times_eighth<1>(v[1] - v[5]), times_eighth<2>(v[2] - v[6]),
+                         times_eighth<3>(v[3] - v[7])};
+    dft<4>(even);
+    dft<4>(odd);
+    static_for<4>([&](auto i) {
+      v[2 * i] = even[i];
+      v[2 * i + 1] = odd[i];
     });
-    static_for<P>([&](auto p) {
-      dft<Q>(row[p]);
-      static_for<Q>([&](auto q) { v[p + P * q] = row[p][q]; });
+  } else if constexpr (R == 15) {
+    // Inputs 5 a + 3 b and outputs 10 c + 6 d (mod 15): 3 x 5 without roots in between.
+    Complex<T> row[3][5];
+    static_for<5>([&](auto b) {
+      Complex<T> column[3] = {v[3 * b], v[(3 * b + 5) % 15], v[(3 * b + 10) % 15]};
+      dft<3>(column);
+      static_for<3>([&](auto a) { row[a][b] = column[a]; });
+    });
+    static_for<3>([&](auto c) {
+      dft<5>(row[c]);
+      static_for<5>([&](auto d) { v[(10 * c + 6 * d) % 15] = row[c][d]; });
     });
   }
 }
 
 // --- the FFT of a team -----------------------------------------------------------------------------------------------
 
-template <class T>
+// kSize: n_fft as a constant, or 0.
+template <class T, int kSize>
 class Fft {
  public:
-  // Bytes at the start of the block's shared memory: tables, then the buffers.
-  static int64_t shared_bytes(const FftPlan& plan) {
-    return int64_t(sizeof(Complex<T>)) * (tables(plan) + plan.teams * (plan.half + 1));
-  }
-
   // Fills the tables.
   __device__ __forceinline__ Fft(const FftPlan& plan, Complex<T>* shared)
-      : plan_(plan), roots_(shared), twiddles_(shared + plan.half / 2 + 1), buffers_(shared + tables(plan)) {
+      : plan_(plan),
+        roots_(shared),
+        twiddles_(shared + half() / 2 + 1),
+        buffers_(shared + tables(half(), first_radix())) {
     const int thread = int(threadIdx.y * blockDim.x + threadIdx.x), threads = int(blockDim.x * blockDim.y);
     // The roots that combine bins are what a last pass of radix 2 would use, half of it.
     Complex<T>* table = twiddles_;
-    for (int pass = 1, span = plan.radix[0]; pass <= plan.passes; ++pass) {
+    for (int pass = 1; pass <= plan.passes; ++pass) {
       const bool roots = pass == plan.passes;
-      const int radix = roots ? 2 : plan.radix[pass], count = roots ? span / 2 + 1 : (radix - 1) * span;
+      const int span = roots ? plan.half : plan.span[pass], radix = roots ? 2 : plan.radix[pass];
+      const int count = roots ? span / 2 + 1 : (radix - 1) * span;
       for (int i = thread; i < count; i += threads) {
         double s, c;
         sincospi(2.0 * ((i / span + 1) * (i % span)) / (span * radix), &s, &c);
         (roots ? roots_ : table)[i] = {T(c), T(-s)};
       }
       table += count;
-      span *= radix;
     }
     __syncthreads();
   }
 
+  __device__ __forceinline__ int half() const { return kSize ? kPlan.half : plan_.half; }
+  __device__ __forceinline__ int team() const { return kSize ? kPlan.team : int(blockDim.x); }
+
   // The team's buffer, or that of team `index`.
   __device__ __forceinline__ Complex<T>* buffer() const { return buffer(int(threadIdx.y)); }
-  __device__ __forceinline__ Complex<T>* buffer(int index) const { return buffers_ + index * (plan_.half + 1); }
+  __device__ __forceinline__ Complex<T>* buffer(int index) const {
+    return buffers_ + index * (kSize ? kPlan.buffer : plan_.buffer);
+  }
   // Shared memory after the FFT's own.
   __device__ __forceinline__ T* rest() const { return reinterpret_cast<T*>(buffer(plan_.teams)); }
 
-  __device__ __forceinline__ static void team_sync() {
-    if (blockDim.x == 32) {
+  __device__ __forceinline__ void team_sync() const {
+    if (team() == 32) {
       __syncwarp();
     } else {
       __syncthreads();
     }
   }
 
-  // Real FFT of the samples load(0 .. n_fft - 1); emit(k, bin) receives each bin 0 .. N once. Bins k and N - k come
-  // from the thread that alone reads entries k and N - k of the buffer, so emit may overwrite them.
-  template <class Load, class Emit>
-  __device__ __forceinline__ void forward(Load load, Emit emit) const {
+  // Real FFT of a frame's samples (source.direct: pairs source.pair(0 .. N - 1), else source(0 .. n_fft - 1), see
+  // FrameSource); emit(k, twice the bin) receives each bin 0 .. N once. Bins k and N - k come from the thread that
+  // alone reads entries k and N - k of the buffer, so emit may overwrite them.
+  template <class Source, class Emit>
+  __device__ __forceinline__ void forward(const Source& source, Emit emit) const {
+    const int half = this->half();
+    Complex<T>* z = buffer();
     team_sync();  // the buffer's last readers
-    for (int i = int(threadIdx.x); i < plan_.n_fft; i += int(blockDim.x)) reinterpret_cast<T*>(buffer())[i] = load(i);
-    transform();
-    const int half = plan_.half;
-    const Complex<T>* z = buffer();
-    for (int k = int(threadIdx.x); 2 * k <= half; k += int(blockDim.x)) {
-      if (k == 0) {
-        const Complex<T> a = z[0];
-        emit(0, Complex<T>{a.re + a.im, 0});
-        emit(half, Complex<T>{a.re - a.im, 0});
-        continue;
+    if (!source.direct) {
+      for (int i = int(threadIdx.x); i < 2 * half; i += team()) reinterpret_cast<T*>(z)[i] = source(i);
+    }
+    transform([&](auto& v, int j, int stride) {
+      if (source.direct) {
+#pragma unroll
+        for (int r = 0; r < int(sizeof(v) / sizeof(v[0])); ++r) v[r] = source.pair(j + r * stride);
+      } else {
+#pragma unroll
+        for (int r = 0; r < int(sizeof(v) / sizeof(v[0])); ++r) v[r] = z[j + r * stride];
       }
-      const Complex<T> a = z[k], b = conj(z[half - k]), d = times_minus_i(a - b);
-      const Complex<T> even = {T(0.5) * (a.re + b.re), T(0.5) * (a.im + b.im)};
-      const Complex<T> odd = roots_[k] * Complex<T>{T(0.5) * d.re, T(0.5) * d.im};
+    });
+#pragma unroll(kSize ? 4 : 1)
+    for (int k = int(threadIdx.x); k <= half / 2; k += team()) {
+      const Complex<T> a = z[k], b = conj(z[k == 0 ? 0 : half - k]), even = a + b;
+      const Complex<T> odd = roots_[k] * times_minus_i(a - b);
       emit(k, even + odd);
       if (2 * k != half) emit(half - k, conj(even - odd));
     }
@@ -276,88 +301,119 @@ class Fft {
   // fetch(k) and fetch(N - k) may read those entries of the buffer, if forward's emit wrote them.
   template <class Fetch>
   __device__ __forceinline__ void inverse(Fetch fetch, T scale) const {
-    const int half = plan_.half;
+    const int half = this->half();
     Complex<T>* z = buffer();
-    for (int k = int(threadIdx.x); 2 * k <= half; k += int(blockDim.x)) {
-      const Complex<T> a = fetch(k), last = fetch(half - k);
-      if (k == 0) {
-        z[0] = {scale * (a.re - last.re), scale * (a.re + last.re)};
-        continue;
-      }
-      const Complex<T> b = conj(last), even = a + b, odd = conj(roots_[k]) * (a - b);
-      // Z[k] = even + i odd and Z[N - k] = conj(even) + i conj(odd), each with its parts swapped.
+    for (int k = int(threadIdx.x); k <= half / 2; k += team()) {
+      Complex<T> a = fetch(k), b = conj(fetch(half - k));
+      if (k == 0) a.im = b.im = 0;
+      const Complex<T> even = a + b, odd = conj(roots_[k]) * (a - b);
+      // Z[k] = even + i odd and Z[N - k] = conj(even) + i conj(odd), each with its parts swapped; nobody reads Z[N].
       z[k] = {scale * (even.im + odd.re), scale * (even.re - odd.im)};
       z[half - k] = {scale * (odd.re - even.im), scale * (even.re + odd.im)};
     }
-    transform();
+    transform([&](auto& v, int j, int stride) {
+#pragma unroll
+      for (int r = 0; r < int(sizeof(v) / sizeof(v[0])); ++r) v[r] = z[j + r * stride];
+    });
   }
 
   __device__ __forceinline__ static T sample(const Complex<T>* buffer, int i) {
     return reinterpret_cast<const T*>(buffer)[i ^ 1];
   }
 
- private:
   // The twiddles of all passes and the roots that combine bins k and N - k.
-  __host__ __device__ static int tables(const FftPlan& plan) { return plan.half - plan.radix[0] + plan.half / 2 + 1; }
+  __host__ __device__ static constexpr int tables(int half, int first_radix) {
+    return half - first_radix + half / 2 + 1;
+  }
 
-  // Complex FFT in the buffer.
-  __device__ __forceinline__ void transform() const {
+ private:
+  static constexpr FftPlan kPlan = make_fft_plan(kSize ? kSize : 2, sizeof(T) == 4);
+
+  __device__ __forceinline__ int first_radix() const {
+    constexpr int radix = kPlan.radix[0];
+    return kSize ? radix : plan_.radix[0];
+  }
+
+  // Complex FFT; read(values, j, stride) gets the first pass's values j, j + stride, .. in natural order.
+  template <class Read>
+  __device__ __forceinline__ void transform(Read read) const {
     team_sync();
     const Complex<T>* table = twiddles_;
+    if constexpr (kSize != 0) {
+      constexpr int first_pad = kPlan.pad[0];
+      pass<kPlan.radix[0], true>(1, 0, first_pad, 0, table, read);
+      static_for<kPlan.passes - 1>([&](auto before) {
+        constexpr int i = before + 1, radix = kPlan.radix[i], span = kPlan.span[i];
+        constexpr int gap = kPlan.pad[before], pad = kPlan.pad[i];
+        constexpr unsigned reciprocal = kPlan.reciprocal[i];
+        pass<radix, false>(span, gap, pad, reciprocal, table, read);
+        table += (radix - 1) * span;
+      });
+    } else {
+      any_pass<true>(0, table, read);
 #pragma unroll 1
-    for (int i = 0, span = 1; i < plan_.passes; ++i) {
-      const int radix = plan_.radix[i];
-      const unsigned reciprocal = plan_.reciprocal[i];
-      switch (radix) {
-        case 15:
-          pass<15>(span, reciprocal, table);
-          break;
-        case 8:
-          pass<8>(span, reciprocal, table);
-          break;
-        case 5:
-          pass<5>(span, reciprocal, table);
-          break;
-        case 4:
-          pass<4>(span, reciprocal, table);
-          break;
-        case 3:
-          pass<3>(span, reciprocal, table);
-          break;
-        case 2:
-          pass<2>(span, reciprocal, table);
-          break;
+      for (int i = 1; i < plan_.passes; ++i) {
+        any_pass<false>(i, table, read);
+        table += (plan_.radix[i] - 1) * plan_.span[i];
       }
-      if (i > 0) table += (radix - 1) * span;
-      span *= radix;
     }
   }
 
-  template <int R>
-  __device__ __forceinline__ void pass(int span, unsigned reciprocal, const Complex<T>* table) const {
-    constexpr int kDfts = R == 15 ? 1 : (kFftPoints + R - 1) / R;  // of a thread
-    const int count = plan_.half / R;
+  template <bool kFirst, class Read>
+  __device__ __forceinline__ void any_pass(int i, const Complex<T>* table, Read read) const {
+    const int span = plan_.span[i], gap = kFirst ? 0 : plan_.pad[i - 1], pad = plan_.pad[i];
+    const unsigned reciprocal = plan_.reciprocal[i];
+    switch (plan_.radix[i]) {
+      case 15:
+        return pass<15, kFirst>(span, gap, pad, reciprocal, table, read);
+      case 8:
+        return pass<8, kFirst>(span, gap, pad, reciprocal, table, read);
+      case 5:
+        return pass<5, kFirst>(span, gap, pad, reciprocal, table, read);
+      case 4:
+        return pass<4, kFirst>(span, gap, pad, reciprocal, table, read);
+      case 3:
+        return pass<3, kFirst>(span, gap, pad, reciprocal, table, read);
+      case 2:
+        return pass<2, kFirst>(span, gap, pad, reciprocal, table, read);
+      default:
+        return pass<1, kFirst>(span, gap, pad, reciprocal, table, read);
+    }
+  }
+
+  // `gap` is the pad of the pass before.
+  template <int R, bool kFirst, class Read>
+  __device__ __forceinline__ void pass(int span, int gap, int pad, unsigned reciprocal, const Complex<T>* table,
+                                       Read read) const {
+    constexpr int kDfts = R == 15 ? 1 : R == 1 ? 1 : (kFftPoints + R - 1) / R;  // of a thread
+    const int count = half() / R;
     Complex<T>* z = buffer();
     Complex<T> v[kDfts][R];
+    int block[kDfts];  // j / span
     // Threads without a DFT of their own repeat the last one and drop it: no branches around the arithmetic.
 #pragma unroll
     for (int u = 0; u < kDfts; ++u) {
-      const int j = min(int(threadIdx.x) + u * int(blockDim.x), count - 1);
+      const int j = min(int(threadIdx.x) + u * team(), count - 1);
+      block[u] = kFirst ? j : int((uint64_t(unsigned(j)) * reciprocal) >> 32);
+      if constexpr (kFirst) {
+        read(v[u], j, count);
+      } else {
+        const int stride = count + gap * int((uint64_t(unsigned(count)) * reciprocal) >> 32);
 #pragma unroll
-      for (int r = 0; r < R; ++r) v[u][r] = z[j + r * count];
+        for (int r = 0; r < R; ++r) v[u][r] = z[j + gap * block[u] + r * stride];
+      }
     }
     team_sync();
 #pragma unroll
     for (int u = 0; u < kDfts; ++u) {
-      const int j = min(int(threadIdx.x) + u * int(blockDim.x), count - 1);
-      const int k = span == 1 ? 0 : j - int((uint64_t(unsigned(j)) * reciprocal) >> 32) * span;
-      if (span > 1) {
+      const int j = min(int(threadIdx.x) + u * team(), count - 1), k = j - block[u] * span;
+      if constexpr (!kFirst) {
 #pragma unroll
         for (int r = 1; r < R; ++r) v[u][r] = v[u][r] * table[(r - 1) * span + k];
       }
       dft<R>(v[u]);
-      if (int(threadIdx.x) + u * int(blockDim.x) < count) {
-        const int first = (j - k) * R + k;
+      if (int(threadIdx.x) + u * team() < count) {
+        const int first = block[u] * (R * span + pad) + k;
 #pragma unroll
         for (int r = 0; r < R; ++r) z[first + r * span] = v[u][r];
       }
@@ -369,6 +425,40 @@ class Fft {
   Complex<T>* roots_;
   Complex<T>* twiddles_;
   Complex<T>* buffers_;
+};
+
+// Bytes at the start of the block's shared memory: tables, then the buffers.
+template <class T>
+int64_t fft_shared_bytes(const FftPlan& plan) {
+  return int64_t(sizeof(Complex<T>)) * (Fft<T, 0>::tables(plan.half, plan.radix[0]) + plan.teams * plan.buffer);
+}
+
+// What Fft::forward reads: a frame's windowed samples. A struct of its own adds operator()(i), sample i however it
+// comes.
+template <class T>
+struct FrameSource {
+  const T* samples;  // of the frame; may lie outside the signal unless direct
+  const T* window;
+  int window_left, window_length;  // the window is zero before and after
+  bool direct;
+
+  // `inside`: all samples of the frame are the signal's own.
+  __device__ __forceinline__ FrameSource(const T* frame, const T* values, int left, int length, bool inside)
+      : samples(frame),
+        window(values),
+        window_left(left),
+        window_length(length),
+        direct(inside && (left | length) % 2 == 0 &&
+               (reinterpret_cast<uintptr_t>(frame) | reinterpret_cast<uintptr_t>(values)) % sizeof(Complex<T>) == 0) {}
+
+  // Samples 2 j and 2 j + 1.
+  __device__ __forceinline__ Complex<T> pair(int j) const {
+    const int w = 2 * j - window_left;
+    if (unsigned(w) >= unsigned(window_length)) return {0, 0};
+    const Complex<T> a = reinterpret_cast<const Complex<T>*>(samples)[j];
+    const Complex<T> b = *reinterpret_cast<const Complex<T>*>(window + w);
+    return {a.re * b.re, a.im * b.im};
+  }
 };
 
 }  // namespace mimo::cuda

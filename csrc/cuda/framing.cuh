@@ -11,24 +11,23 @@
 namespace mimo::cuda {
 
 template <class T>
-struct FrameReader {
+struct FrameReader : FrameSource<T> {
   const T* wave;  // of the frame's batch item
-  const T* window;
-  const Framing& framing;
   int64_t start;  // the frame's first sample, in the wave's coordinates
-  bool inside;
+  int64_t length;
 
   __device__ __forceinline__ FrameReader(const void* waves, const void* windows, const Framing& f, int64_t frame)
-      : wave(static_cast<const T*>(waves) + frame / f.frames * f.length),
-        window(static_cast<const T*>(windows)),
-        framing(f),
-        start(frame % f.frames * f.hop - f.left),
-        inside(start >= 0 && start + f.n_fft <= f.length) {}
+      : FrameReader(static_cast<const T*>(waves) + frame / f.frames * f.length, static_cast<const T*>(windows), f,
+                    frame % f.frames * f.hop - f.left) {}
+  __device__ __forceinline__ FrameReader(const T* item, const T* window, const Framing& f, int64_t first)
+      : FrameSource<T>(item + first, window, f.window_left, f.window_length, first >= 0 && first + f.n_fft <= f.length),
+        wave(item),
+        start(first),
+        length(f.length) {}
 
   __device__ __forceinline__ T operator()(int i) const {
-    const int w = i - framing.window_left;
-    if (w < 0 || w >= framing.window_length) return 0;
-    return wave[inside ? start + i : reflect(start + i, framing.length)] * window[w];
+    const int w = i - this->window_left;
+    return w < 0 || w >= this->window_length ? T(0) : wave[reflect(start + i, length)] * this->window[w];
   }
 };
 
@@ -87,6 +86,13 @@ struct PaddedLines {
     for (int i = block_thread(); i < run.length; i += block_threads()) out[run.out + i] = sum[i];
   }
 };
+
+// Overlap-adds all lines; Frames derives from PaddedLines.
+template <class Frames>
+LaunchError launch_lines(const Frames& frames, cudaStream_t stream) {
+  const int64_t samples = frames.batch * frames.length;
+  return samples > 0 ? launch_overlap_add(frames, frames.framing.n_fft, samples, stream) : nullptr;
+}
 
 inline constexpr int kFoldThreads = 256, kFoldSamples = 1024;  // of a block
 

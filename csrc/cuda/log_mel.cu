@@ -10,47 +10,67 @@
 // column's band (first to last nonzero) and copies it into the workspace so that lanes, which own neighbouring columns,
 // read neighbouring words; backward does so for the rows too. A dense matrix only makes the bands wide.
 //
-// sqrt is the correctly rounded one and log CUDA's accurate one. |bin|^2 underflows below 1e-19 in float32, where
-// magnitudes count as 0.
+// log is CUDA's accurate one; the square root is one Newton step from the approximate reciprocal root. |bin|^2
+// underflows below 1e-19 in float32, where magnitudes count as 0.
+#include <cfloat>
+
 #include "cuda/framing.cuh"
 #include "mimo/log_mel.h"
 
 namespace mimo::cuda {
 namespace {
 
-__device__ __forceinline__ float square_root(float x) { return sqrtf(x); }
+// As exact as a rounding and a half; sqrtf has a branch, which keeps 16 roots of a thread from overlapping. r has an
+// error of 2^-22, so s + (x - s^2) r / 2 one of 2^-44 before it is rounded.
+__device__ __forceinline__ float square_root(float x) {
+  const float r = reciprocal_root(x), s = x * r;
+  const float root = fmaf(fmaf(-s, s, x), 0.5f * r, s);
+  return x < FLT_MIN ? 0.0f : x <= FLT_MAX ? root : x;
+}
 __device__ __forceinline__ double square_root(double x) { return sqrt(x); }
 __device__ __forceinline__ float logarithm(float x) { return logf(x); }
 __device__ __forceinline__ double logarithm(double x) { return log(x); }
 
-// --- bands: line i of a matrix, a column or a row, is nonzero at most at ranges[i].first .. ranges[i].last - 1 -------
+// --- bands: line i of a matrix, a column or a row, is nonzero at most at ranges[i].first and `count` values on -------
 
-struct Range {
-  int first, last;
+struct alignas(8) Range {
+  int first, count;  // a multiple of kBandStep
 };
+
+inline constexpr int kBandStep = 4;  // values of a line that a thread adds at once; zeros fill the last step
 
 template <class T>
 struct Bands {
-  T* weights;  // [length, lines]: entry (j, i) is the line's value at ranges[i].first + j
+  T* weights;  // [lines / 32, steps, 32]: lanes of a warp own neighbouring lines
   Range* ranges;
   int lines, length;
 
-  static int64_t bytes(int64_t lines, int64_t length) {
-    const int64_t used = lines * length * int64_t(sizeof(T)) + lines * int64_t(sizeof(Range));
+  // Values of a line, and of the vector that it multiplies, in whole steps.
+  static constexpr int padded(int length) { return (length + kBandStep - 1) / kBandStep * kBandStep; }
+  static int64_t values(int64_t lines, int length) { return (lines + 31) / 32 * 32 * padded(length); }
+  static int64_t bytes(int64_t lines, int length) {
+    const int64_t used = values(lines, length) * int64_t(sizeof(T)) + lines * int64_t(sizeof(Range));
     return (used + 15) / 16 * 16;
   }
   Bands(void* workspace, int count, int size)
       : weights(static_cast<T*>(workspace)),
-        ranges(reinterpret_cast<Range*>(weights + int64_t(count) * size)),
+        ranges(reinterpret_cast<Range*>(weights + values(count, size))),
         lines(count),
         length(size) {}
 
-  // The line times a vector in shared memory.
-  __device__ __forceinline__ T product(int line, const T* vector) const {
-    const Range range = ranges[line];
-    const T* weight = weights + line;
+  __device__ __forceinline__ T* line(int i) const { return weights + int64_t(i / 32) * padded(length) * 32 + i % 32; }
+
+  // The line times a vector in shared memory, whose entries from `length` on are zero.
+  __device__ __forceinline__ T product(int i, const T* vector) const {
+    const Range range = ranges[i];
+    const T* weight = line(i);
+    vector += range.first;
     T sum = 0;
-    for (int j = range.first; j < range.last; ++j, weight += lines) sum += *weight * vector[j];
+#pragma unroll 4
+    for (int j = 0; j < range.count; j += kBandStep, weight += 32 * kBandStep, vector += kBandStep) {
+#pragma unroll
+      for (int k = 0; k < kBandStep; ++k) sum += weight[32 * k] * vector[k];
+    }
     return sum;
   }
 };
@@ -71,9 +91,12 @@ __global__ void bands_kernel(Bands<T> bands, const T* matrix, int64_t line_strid
     first = min(first, __shfl_xor_sync(~0u, first, bit));
     last = max(last, __shfl_xor_sync(~0u, last, bit));
   }
-  if (lane == 0) bands.ranges[line] = {first, last};
-  for (int j = first + lane; j < last; j += 32) {
-    bands.weights[int64_t(j - first) * bands.lines + line] = values[j * stride];
+  // A band of whole steps, moved down where it would end past the vector's.
+  const int count = last > first ? bands.padded(last - first) : 0;
+  first = min(first, bands.padded(bands.length) - count);
+  if (lane == 0) bands.ranges[line] = {first, count};
+  for (int j = lane; j < count; j += 32) {
+    bands.line(line)[32 * j] = first + j < bands.length ? values[(first + j) * stride] : T(0);
   }
 }
 
@@ -90,13 +113,20 @@ int bins_of(const LogMelParams& p) { return p.framing.n_fft / 2 + 1; }
 
 // --- forward ---------------------------------------------------------------------------------------------------------
 
+// Zeros after a vector of `length` values, so that bands may read whole steps.
 template <class T>
+__device__ __forceinline__ void pad_vector(T* vector, int length) {
+  for (int i = length + int(threadIdx.x); i < Bands<T>::padded(length); i += int(blockDim.x)) vector[i] = 0;
+}
+
+template <class T, int kSize>
 __global__ void __launch_bounds__(kFftMaxThreads, kFftMinBlocks<T>)
     log_mel_kernel(const __grid_constant__ LogMelParams p, const __grid_constant__ FftPlan plan, Bands<T> mels,
                    int rounds) {
   MIMO_DYNAMIC_SHARED(Complex<T>, shared);
-  const Fft<T> fft(plan, shared);
-  T* magnitude = fft.rest() + int(threadIdx.y) * mels.length;
+  const Fft<T, kSize> fft(plan, shared);
+  T* magnitude = fft.rest() + int(threadIdx.y) * mels.padded(mels.length);
+  pad_vector(magnitude, mels.length);
   const T floor = T(p.floor);
   for_each_frame(plan, p.batch * p.framing.frames, rounds, [&](int64_t frame, bool live) {
     fft.forward(FrameReader<T>(p.wave, p.window, p.framing, frame),
@@ -105,7 +135,7 @@ __global__ void __launch_bounds__(kFftMaxThreads, kFftMinBlocks<T>)
     if (!live) return;
     T* out = static_cast<T*>(p.out) + frame * p.n_mels;
     for (int m = int(threadIdx.x); m < p.n_mels; m += int(blockDim.x)) {
-      const T mel = mels.product(m, magnitude);
+      const T mel = T(0.5) * mels.product(m, magnitude);
       out[m] = logarithm(mel < floor ? floor : mel);  // NaN stays NaN
     }
   });
@@ -113,16 +143,19 @@ __global__ void __launch_bounds__(kFftMaxThreads, kFftMinBlocks<T>)
 
 template <class T>
 LaunchError run_log_mel(const LogMelParams& p, cudaStream_t stream) {
-  const FftPlan plan = make_fft_plan(p.framing.n_fft);
+  const FftPlan plan = make_fft_plan<T>(p.framing.n_fft);
   const int64_t frames = p.batch * p.framing.frames, rounds = fft_rounds(plan, frames);
   if (frames == 0) return nullptr;
   const Bands<T> mels(p.workspace, p.n_mels, bins_of(p));
   if (const LaunchError error = find_bands(p, mels, true, stream)) return error;
-  const int64_t bytes = Fft<T>::shared_bytes(plan) + int64_t(sizeof(T)) * plan.teams * mels.length;
-  MIMO_ALLOW_SHARED(bytes, log_mel_kernel<T>);
-  MIMO_LAUNCH(fft_grid(plan, frames, rounds), fft_block(plan), bytes, stream, log_mel_kernel<T>)
-  (p, plan, mels, int(rounds));
-  return MIMO_LAUNCH_ERROR();
+  const int64_t bytes = fft_shared_bytes<T>(plan) + int64_t(sizeof(T)) * plan.teams * mels.padded(mels.length);
+  return with_fft_size<T>(plan.n_fft, [&](auto size) {
+    constexpr int kSize = size;
+    MIMO_ALLOW_SHARED(bytes, log_mel_kernel<T, kSize>);
+    MIMO_LAUNCH(fft_grid(plan, frames, rounds), fft_block(plan), bytes, stream, log_mel_kernel<T, kSize>)
+    (p, plan, mels, int(rounds));
+    return MIMO_LAUNCH_ERROR();
+  });
 }
 
 // --- backward --------------------------------------------------------------------------------------------------------
@@ -149,7 +182,7 @@ struct LogMelGradientFrames : PaddedLines {
 
   explicit LogMelGradientFrames(const LogMelParams& p)
       : PaddedLines(p.framing, p.batch),
-        scratch(bins_of(p) + p.n_mels),
+        scratch(Bands<T>::padded(bins_of(p)) + Bands<T>::padded(p.n_mels)),
         wave(static_cast<const T*>(p.wave)),
         values(static_cast<const T*>(p.window)),
         grad(static_cast<const T*>(p.grad)),
@@ -159,9 +192,12 @@ struct LogMelGradientFrames : PaddedLines {
              p.n_mels),
         padded(static_cast<T*>(p.workspace)) {}
 
-  __device__ __forceinline__ void fill(const Fft<T>& fft, int64_t frame, T* magnitude) const {
+  template <class Fft>
+  __device__ __forceinline__ void fill(const Fft& fft, int64_t frame, T* magnitude) const {
     Complex<T>* spectrum = fft.buffer();
-    T* mel_grad = magnitude + bins.lines;
+    T* mel_grad = magnitude + mels.padded(mels.length);
+    pad_vector(magnitude, mels.length);
+    pad_vector(mel_grad, bins.length);
     fft.forward(FrameReader<T>(wave, values, framing, frame), [&](int k, Complex<T> bin) {
       spectrum[k] = bin;
       magnitude[k] = square_root(bin.re * bin.re + bin.im * bin.im);
@@ -169,7 +205,7 @@ struct LogMelGradientFrames : PaddedLines {
     fft.team_sync();
     const T* out_grad = grad + frame * mels.lines;
     for (int m = int(threadIdx.x); m < mels.lines; m += int(blockDim.x)) {
-      const T mel = mels.product(m, magnitude);
+      const T mel = T(0.5) * mels.product(m, magnitude);
       mel_grad[m] = mel < floor ? T(0) : out_grad[m] / mel;
     }
     fft.team_sync();
@@ -184,7 +220,9 @@ struct LogMelGradientFrames : PaddedLines {
     fft.inverse(fetch, T(0.5));
   }
   __device__ __forceinline__ T window(int i) const { return PaddedLines::window(values, i); }
-  __device__ __forceinline__ void finish(const Run& run, const T* sum) const { PaddedLines::finish(run, sum, padded); }
+  __device__ __forceinline__ void finish(const Run& run, const T* sum, T*) const {
+    PaddedLines::finish(run, sum, padded);
+  }
 };
 
 template <class T>
@@ -193,12 +231,8 @@ LaunchError run_log_mel_backward(const LogMelParams& p, cudaStream_t stream) {
   if (p.batch * frames.length > 0) {
     if (const LaunchError error = find_bands(p, frames.mels, true, stream)) return error;
     if (const LaunchError error = find_bands(p, frames.bins, false, stream)) return error;
-    const FftPlan plan = make_fft_plan(p.framing.n_fft);
-    const int run_length = run_length_of(frames, plan, p.batch * frames.length);
-    if (const LaunchError error = launch_overlap_add(frames, plan, frames.blocks(run_length), run_length, stream)) {
-      return error;
-    }
   }
+  if (const LaunchError error = launch_lines(frames, stream)) return error;
   return launch_fold(frames, frames.padded, p.out, stream);
 }
 

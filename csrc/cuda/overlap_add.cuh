@@ -1,16 +1,16 @@
 // Overlap-add without atomics, for istft, vocoder_head and the gradients of stft and log_mel with respect to the wave.
 //
 // A block owns a run of output samples. It computes every frame that reaches into the run, as many at a time as it has
-// teams, each in its team's FFT buffer, and then each thread adds, for samples of its own, what those frames hold
-// there:
+// teams, each in its team's FFT buffer, and then each thread adds, to samples of its own, what those frames hold there:
 //
 //   frame 0   |---------------|
 //   frame 1        |---------------|                 frames at a run's ends are computed by two blocks
 //   frame 2             |---------------|
 //   run          [=============]
 //
-// Frames are added in ascending order whatever the grid, so results are the same in every launch. A run of 3 n_fft
-// samples computes a third more frames than needed; short signals take shorter runs to fill the GPU.
+// Frames are added in ascending order whatever the grid, so results are the same in every launch. A run of 6 n_fft
+// samples computes an eighth more frames than needed at a hop of n_fft / 4; short signals take shorter runs to fill the
+// GPU.
 //
 // The kernel is one for all uses; a `Frames` struct says where frames lie and how one is computed:
 //   using T;  int scratch;              dtype; values of T in shared memory that each team wants
@@ -18,7 +18,7 @@
 //   Reach reach(frame, run)             where a frame lies in the run
 //   void fill(fft, frame, scratch)      computes the frame, for Fft::sample to read
 //   T window(i)                         weight of a frame's sample i
-//   void finish(run, sum)               writes the run
+//   void finish(run, sum, buffer)       writes the run; `buffer` is shared memory for n_fft values, free by then
 #pragma once
 #include <algorithm>
 
@@ -56,13 +56,13 @@ __device__ __forceinline__ Reach reach_of(int64_t start, int n_fft, int64_t begi
 __device__ __forceinline__ int block_thread() { return int(threadIdx.y * blockDim.x + threadIdx.x); }
 __device__ __forceinline__ int block_threads() { return int(blockDim.x * blockDim.y); }
 
-template <class Frames>
+template <class Frames, int kSize>
 __global__ void __launch_bounds__(kFftMaxThreads, kFftMinBlocks<typename Frames::T>)
     overlap_add_kernel(const __grid_constant__ Frames frames, const __grid_constant__ FftPlan plan, int run_length) {
   using T = typename Frames::T;
   MIMO_DYNAMIC_SHARED(Complex<T>, shared);
   __shared__ Reach reach[kFftMaxTeams];
-  const Fft<T> fft(plan, shared);
+  const Fft<T, kSize> fft(plan, shared);
   T* sum = fft.rest();
   T* scratch = sum + run_length + int(threadIdx.y) * frames.scratch;
   const Run run = frames.run(blockIdx.x, run_length);
@@ -75,40 +75,45 @@ __global__ void __launch_bounds__(kFftMaxThreads, kFftMinBlocks<typename Frames:
     frames.fill(fft, frame, scratch);
     if (threadIdx.x == 0) reach[threadIdx.y] = frames.reach(frame, run);
     __syncthreads();
-    const int begin = max(0, reach[0].start), end = min(run.length, reach[count - 1].start + plan.n_fft);
-    for (int i = begin + thread; i < end; i += threads) {
-      T total = sum[i];
-      for (int f = 0; f < count; ++f) {
-        const Reach at = reach[f];
-        if (i >= at.begin && i < at.end) {
-          total += fft.sample(fft.buffer(f), i - at.start) * frames.window(i - at.start);
-        }
+    // Sample i belongs to thread i % threads, a power of two, so that frames need no barrier between them.
+    for (int f = 0; f < count; ++f) {
+      const Reach at = reach[f];
+      const Complex<T>* samples = fft.buffer(f);
+#pragma unroll 4
+      for (int i = at.begin + ((thread - at.begin) & (threads - 1)); i < at.end; i += threads) {
+        sum[i] += fft.sample(samples, i - at.start) * frames.window(i - at.start);
       }
-      sum[i] = total;
     }
     __syncthreads();
   }
-  frames.finish(run, sum);
+  frames.finish(run, sum, reinterpret_cast<T*>(fft.buffer(0)));
 }
 
-// Samples per block for `samples` in all: see above, and 100 KB of shared memory, or half a frame where that is more.
+// Samples per block for `samples` in all: see above, in 64 KB of shared memory, or half a frame where that is more.
 template <class Frames>
 int run_length_of(const Frames& frames, const FftPlan& plan, int64_t samples) {
   using T = typename Frames::T;
-  const int64_t used = Fft<T>::shared_bytes(plan) + int64_t(sizeof(T)) * plan.teams * frames.scratch;
-  const int64_t room = std::max<int64_t>((100 * 1024 - used) / int64_t(sizeof(T)), plan.n_fft / 2);
-  return int(std::min(room, std::clamp<int64_t>(samples / 512, plan.n_fft, 3 * plan.n_fft)));
+  const int64_t used = fft_shared_bytes<T>(plan) + int64_t(sizeof(T)) * plan.teams * frames.scratch;
+  const int64_t room = std::max<int64_t>((64 * 1024 - used) / int64_t(sizeof(T)), plan.n_fft / 2);
+  return int(std::min(room, std::clamp<int64_t>(samples / 512, plan.n_fft, 6 * plan.n_fft)));
 }
 
+// `samples`: the length of all runs together.
 template <class Frames>
-LaunchError launch_overlap_add(const Frames& frames, const FftPlan& plan, int64_t blocks, int run_length,
-                               cudaStream_t stream) {
+LaunchError launch_overlap_add(const Frames& frames, int n_fft, int64_t samples, cudaStream_t stream) {
   using T = typename Frames::T;
+  const FftPlan plan = make_fft_plan<T>(n_fft);
+  const int run_length = run_length_of(frames, plan, samples);
+  const int64_t blocks = frames.blocks(run_length);
   const int64_t bytes =
-      Fft<T>::shared_bytes(plan) + int64_t(sizeof(T)) * (run_length + int64_t(plan.teams) * frames.scratch);
-  MIMO_ALLOW_SHARED(bytes, overlap_add_kernel<Frames>);
-  MIMO_LAUNCH(unsigned(blocks), fft_block(plan), bytes, stream, overlap_add_kernel<Frames>)(frames, plan, run_length);
-  return MIMO_LAUNCH_ERROR();
+      fft_shared_bytes<T>(plan) + int64_t(sizeof(T)) * (run_length + int64_t(plan.teams) * frames.scratch);
+  return with_fft_size<T>(n_fft, [&](auto size) {
+    constexpr int kSize = size;
+    MIMO_ALLOW_SHARED(bytes, overlap_add_kernel<Frames, kSize>);
+    MIMO_LAUNCH(unsigned(blocks), fft_block(plan), bytes, stream, overlap_add_kernel<Frames, kSize>)
+    (frames, plan, run_length);
+    return MIMO_LAUNCH_ERROR();
+  });
 }
 
 }  // namespace mimo::cuda

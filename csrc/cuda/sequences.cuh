@@ -54,31 +54,55 @@ struct SequenceFrames {
                     run.length);
   }
 
-  // body(i, envelope at sample begin + i) for this thread's i of 0 .. length - 1. The envelope is the overlap-added
-  // squared window of the sequence that holds the sample.
+  // What frames add up to where every row that reaches is there: for the samples that lie `phase` after a row's start.
+  template <class T>
+  __device__ __forceinline__ T envelope(const T* window, int phase, int64_t row, int64_t first, int64_t last) const {
+    T sum = 0;
+    for (int j = phase; j < n_fft; j += hop, --row) {
+      if (row >= first && row < last) sum += window[j] * window[j];
+    }
+    return sum;
+  }
+
+  // body(i, 1 / envelope at sample begin + i) for this thread's i of 0 .. length - 1. The envelope is the overlap-added
+  // squared window of the sequence that holds the sample; `table` is shared memory for `hop` values, those of samples
+  // far from a sequence's ends. All threads of a block must take part.
   template <class T, class Body>
-  __device__ __forceinline__ void for_each_sample(const T* window, int64_t begin, int length, Body body) const {
-    const int64_t base = (begin + left) / hop;         // the last row that may reach sample `begin`
-    const int phase = int(begin + left - base * hop);  // where in its frame
+  __device__ __forceinline__ void for_each_sample(const T* window, int64_t begin, int length, T* table,
+                                                  Body body) const {
+    for (int i = block_thread(); i < hop; i += block_threads()) table[i] = 1 / envelope(window, i, 0, -n_fft, 1);
+    __syncthreads();
+    const int64_t base = (begin + left) / hop;                   // the last row that may reach sample `begin`
+    const unsigned phase = unsigned(begin + left - base * hop);  // where in its frame
+    const int before = (n_fft - 1) / hop;                        // rows before it that may
     int64_t b = find((begin + min(block_thread(), length - 1)) / hop);
+    int64_t first = sequences.bound(b), last = sequences.bound(b + 1);
     for (int i = block_thread(); i < length; i += block_threads()) {
-      while (begin + i >= sequences.bound(b + 1) * hop) ++b;
-      const int64_t first = sequences.bound(b), last = sequences.bound(b + 1);
-      int64_t row = base + (phase + i) / hop;
-      T envelope = 0;
-      for (int j = (phase + i) % hop; j < n_fft; j += hop, --row) {
-        if (row >= first && row < last) envelope += window[j] * window[j];
+      while (begin + i >= last * hop) {
+        first = last;
+        last = sequences.bound(++b + 1);
       }
-      body(i, envelope);
+      const unsigned rows_on = (phase + unsigned(i)) / unsigned(hop);
+      const int at = int(phase + unsigned(i) - rows_on * unsigned(hop));
+      const int64_t row = base + rows_on;
+      body(i, row - before >= first && row < last ? table[at] : 1 / envelope(window, at, row, first, last));
     }
   }
 
+  // `table`: shared memory for `hop` values.
   template <class T>
-  __device__ __forceinline__ void finish(const Run& run, const T* sum, const T* window, T* out) const {
+  __device__ __forceinline__ void finish(const Run& run, const T* sum, const T* window, T* table, T* out) const {
     check_bounds();
-    for_each_sample(window, run.begin, run.length, [&](int i, T envelope) { out[run.out + i] = sum[i] / envelope; });
+    for_each_sample(window, run.begin, run.length, table, [&](int i, T scale) { out[run.out + i] = sum[i] * scale; });
   }
 };
+
+// Overlap-adds all rows; Frames derives from SequenceFrames.
+template <class Frames>
+LaunchError launch_sequences(const Frames& frames, cudaStream_t stream) {
+  if (frames.rows == 0) return nullptr;
+  return launch_overlap_add(frames, frames.n_fft, frames.samples(), stream);
+}
 
 // --- the way back: the wave's gradient over the envelope, then cut into frames ---------------------------------------
 
@@ -86,39 +110,43 @@ inline constexpr int kDivideThreads = 256, kDivideSamples = 2048;  // of a block
 
 template <class T>
 __global__ void divide_by_envelope_kernel(SequenceFrames frames, const T* window, const T* grad, T* out) {
+  MIMO_DYNAMIC_SHARED(T, table);
   frames.check_bounds();
   const int64_t begin = int64_t(blockIdx.x) * kDivideSamples;
   const int length = int(min(int64_t(kDivideSamples), frames.rows * frames.hop - begin));
-  frames.for_each_sample(window, begin, length,
-                         [&](int i, T envelope) { out[begin + i] = grad[begin + i] / envelope; });
+  frames.for_each_sample(window, begin, length, table,
+                         [&](int i, T scale) { out[begin + i] = grad[begin + i] * scale; });
 }
 
 template <class T>
 LaunchError launch_divide_by_envelope(const SequenceFrames& frames, const void* window, const void* grad, T* out,
                                       cudaStream_t stream) {
   const int64_t blocks = (frames.samples() + kDivideSamples - 1) / kDivideSamples;
-  MIMO_LAUNCH(unsigned(blocks), kDivideThreads, 0, stream, divide_by_envelope_kernel<T>)
+  const int64_t bytes = int64_t(sizeof(T)) * frames.hop;
+  MIMO_ALLOW_SHARED(bytes, divide_by_envelope_kernel<T>);
+  MIMO_LAUNCH(unsigned(blocks), kDivideThreads, bytes, stream, divide_by_envelope_kernel<T>)
   (frames, static_cast<const T*>(window), static_cast<const T*>(grad), out);
   return MIMO_LAUNCH_ERROR();
 }
 
 // A row's frame of `wave`, windowed, zero outside the row's sequence.
 template <class T>
-struct SequenceReader {
-  const T* wave;
-  const T* window;
-  int64_t start, begin, end;  // of the frame, and of the sequence's samples
+struct SequenceReader : FrameSource<T> {
+  int begin, end;  // of the sequence's samples, from the frame's start
 
-  __device__ __forceinline__ SequenceReader(const SequenceFrames& frames, const T* samples, const T* values,
-                                            int64_t row)
-      : wave(samples), window(values), start(row * frames.hop - frames.left) {
-    const int64_t b = frames.find(row);
-    begin = frames.sequences.bound(b) * frames.hop;
-    end = frames.sequences.bound(b + 1) * frames.hop;
-  }
+  __device__ __forceinline__ SequenceReader(const SequenceFrames& frames, const T* wave, const T* window, int64_t row)
+      : SequenceReader(frames, wave, window, row * frames.hop - frames.left, frames.find(row)) {}
+  __device__ __forceinline__ SequenceReader(const SequenceFrames& f, const T* wave, const T* window, int64_t start,
+                                            int64_t sequence)
+      : SequenceReader(f.n_fft, wave + start, window, f.sequences.bound(sequence) * f.hop - start,
+                       f.sequences.bound(sequence + 1) * f.hop - start) {}
+  __device__ __forceinline__ SequenceReader(int n_fft, const T* frame, const T* window, int64_t first, int64_t last)
+      : FrameSource<T>(frame, window, 0, n_fft, first <= 0 && last >= n_fft),
+        begin(int(max(first, int64_t(-1)))),
+        end(int(min(last, int64_t(n_fft)))) {}
+
   __device__ __forceinline__ T operator()(int i) const {
-    const int64_t at = start + i;
-    return at >= begin && at < end ? wave[at] * window[i] : T(0);
+    return i >= begin && i < end ? this->samples[i] * this->window[i] : T(0);
   }
 };
 

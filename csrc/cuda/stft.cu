@@ -18,28 +18,32 @@ __device__ __forceinline__ Complex<T> load_bin(const T* bins, int k) {  // an in
   return {bins[2 * k], bins[2 * k + 1]};
 }
 
-template <class T>
+template <class T, int kSize>
 __global__ void __launch_bounds__(kFftMaxThreads, kFftMinBlocks<T>)
     stft_kernel(const __grid_constant__ StftParams p, const __grid_constant__ FftPlan plan, int rounds) {
   MIMO_DYNAMIC_SHARED(Complex<T>, shared);
-  const Fft<T> fft(plan, shared);
+  const Fft<T, kSize> fft(plan, shared);
   for_each_frame(plan, p.batch * p.framing.frames, rounds, [&](int64_t frame, bool live) {
     Complex<T>* out = static_cast<Complex<T>*>(p.out) + frame * (plan.half + 1);
     fft.forward(FrameReader<T>(p.in, p.window, p.framing, frame), [&](int k, Complex<T> bin) {
-      if (live) out[k] = bin;
+      if (live) out[k] = {T(0.5) * bin.re, T(0.5) * bin.im};
     });
   });
 }
 
 template <class T>
 LaunchError run_stft(const StftParams& p, cudaStream_t stream) {
-  const FftPlan plan = make_fft_plan(p.framing.n_fft);
+  const FftPlan plan = make_fft_plan<T>(p.framing.n_fft);
   const int64_t frames = p.batch * p.framing.frames, rounds = fft_rounds(plan, frames);
   if (frames == 0) return nullptr;
-  const int64_t bytes = Fft<T>::shared_bytes(plan);
-  MIMO_ALLOW_SHARED(bytes, stft_kernel<T>);
-  MIMO_LAUNCH(fft_grid(plan, frames, rounds), fft_block(plan), bytes, stream, stft_kernel<T>)(p, plan, int(rounds));
-  return MIMO_LAUNCH_ERROR();
+  const int64_t bytes = fft_shared_bytes<T>(plan);
+  return with_fft_size<T>(plan.n_fft, [&](auto size) {
+    constexpr int kSize = size;
+    MIMO_ALLOW_SHARED(bytes, stft_kernel<T, kSize>);
+    MIMO_LAUNCH(fft_grid(plan, frames, rounds), fft_block(plan), bytes, stream, stft_kernel<T, kSize>)
+    (p, plan, int(rounds));
+    return MIMO_LAUNCH_ERROR();
+  });
 }
 
 template <class Type>
@@ -56,7 +60,8 @@ struct StftGradientFrames : PaddedLines {
         values(static_cast<const T*>(p.window)),
         padded(static_cast<T*>(p.workspace)) {}
 
-  __device__ __forceinline__ void fill(const Fft<T>& fft, int64_t frame, T*) const {
+  template <class Fft>
+  __device__ __forceinline__ void fill(const Fft& fft, int64_t frame, T*) const {
     const int last = framing.n_fft / 2;
     const T* bins = grad + frame * 2 * (last + 1);
     const auto fetch = [&](int k) {
@@ -66,19 +71,15 @@ struct StftGradientFrames : PaddedLines {
     fft.inverse(fetch, T(0.5));
   }
   __device__ __forceinline__ T window(int i) const { return PaddedLines::window(values, i); }
-  __device__ __forceinline__ void finish(const Run& run, const T* sum) const { PaddedLines::finish(run, sum, padded); }
+  __device__ __forceinline__ void finish(const Run& run, const T* sum, T*) const {
+    PaddedLines::finish(run, sum, padded);
+  }
 };
 
 template <class T>
 LaunchError run_stft_backward(const StftParams& p, cudaStream_t stream) {
   const StftGradientFrames<T> frames(p);
-  if (p.batch * frames.length > 0) {
-    const FftPlan plan = make_fft_plan(p.framing.n_fft);
-    const int run_length = run_length_of(frames, plan, p.batch * frames.length);
-    if (const LaunchError error = launch_overlap_add(frames, plan, frames.blocks(run_length), run_length, stream)) {
-      return error;
-    }
-  }
+  if (const LaunchError error = launch_lines(frames, stream)) return error;
   return launch_fold(frames, frames.padded, p.out, stream);
 }
 
@@ -104,33 +105,25 @@ struct IstftFrames : SequenceFrames {
         values(static_cast<const T*>(p.window)),
         out(static_cast<T*>(p.out)) {}
 
-  __device__ __forceinline__ void fill(const Fft<T>& fft, int64_t frame, T*) const {
+  template <class Fft>
+  __device__ __forceinline__ void fill(const Fft& fft, int64_t frame, T*) const {
     const T* bins = spectrum + frame * (n_fft + 2);
     fft.inverse([&](int k) { return load_bin(bins, k); }, T(1) / T(n_fft));
   }
   __device__ __forceinline__ T window(int i) const { return values[i]; }
-  __device__ __forceinline__ void finish(const Run& run, const T* sum) const {
-    SequenceFrames::finish(run, sum, values, out);
+  __device__ __forceinline__ void finish(const Run& run, const T* sum, T* table) const {
+    SequenceFrames::finish(run, sum, values, table, out);
   }
 };
 
-template <class T>
-LaunchError run_istft(const IstftParams& p, cudaStream_t stream) {
-  const IstftFrames<T> frames(p);
-  if (frames.rows == 0) return nullptr;
-  const FftPlan plan = make_fft_plan(p.n_fft);
-  const int run_length = run_length_of(frames, plan, frames.samples());
-  return launch_overlap_add(frames, plan, frames.blocks(run_length), run_length, stream);
-}
-
-template <class T>
+template <class T, int kSize>
 __global__ void __launch_bounds__(kFftMaxThreads, kFftMinBlocks<T>)
     istft_backward_kernel(const __grid_constant__ IstftParams p, const __grid_constant__ SequenceFrames frames,
                           const __grid_constant__ FftPlan plan, int rounds) {
   MIMO_DYNAMIC_SHARED(Complex<T>, shared);
-  const Fft<T> fft(plan, shared);
+  const Fft<T, kSize> fft(plan, shared);
   const T* scaled = static_cast<const T*>(p.workspace);
-  const T scale = T(1) / T(p.n_fft);
+  const T scale = T(0.5) / T(p.n_fft);
   for_each_frame(plan, frames.rows, rounds, [&](int64_t frame, bool live) {
     Complex<T>* out = static_cast<Complex<T>*>(p.out) + frame * (plan.half + 1);
     const SequenceReader<T> load(frames, scaled, static_cast<const T*>(p.window), frame);
@@ -145,16 +138,19 @@ template <class T>
 LaunchError run_istft_backward(const IstftParams& p, cudaStream_t stream) {
   const SequenceFrames frames = sequences_of(p);
   if (frames.rows == 0) return nullptr;
-  const FftPlan plan = make_fft_plan(p.n_fft);
+  const FftPlan plan = make_fft_plan<T>(p.n_fft);
   if (const LaunchError error =
           launch_divide_by_envelope(frames, p.window, p.in, static_cast<T*>(p.workspace), stream)) {
     return error;
   }
-  const int64_t bytes = Fft<T>::shared_bytes(plan), rounds = fft_rounds(plan, frames.rows);
-  MIMO_ALLOW_SHARED(bytes, istft_backward_kernel<T>);
-  MIMO_LAUNCH(fft_grid(plan, frames.rows, rounds), fft_block(plan), bytes, stream, istft_backward_kernel<T>)
-  (p, frames, plan, int(rounds));
-  return MIMO_LAUNCH_ERROR();
+  const int64_t bytes = fft_shared_bytes<T>(plan), rounds = fft_rounds(plan, frames.rows);
+  return with_fft_size<T>(plan.n_fft, [&](auto size) {
+    constexpr int kSize = size;
+    MIMO_ALLOW_SHARED(bytes, istft_backward_kernel<T, kSize>);
+    MIMO_LAUNCH(fft_grid(plan, frames.rows, rounds), fft_block(plan), bytes, stream, istft_backward_kernel<T, kSize>)
+    (p, frames, plan, int(rounds));
+    return MIMO_LAUNCH_ERROR();
+  });
 }
 
 }  // namespace
@@ -175,7 +171,7 @@ LaunchError stft_backward(const StftParams& p, void* stream) {
   return MIMO_FLOAT_OR_DOUBLE(p.dtype, run_stft_backward<T>(p, static_cast<cudaStream_t>(stream)));
 }
 LaunchError istft(const IstftParams& p, void* stream) {
-  return MIMO_FLOAT_OR_DOUBLE(p.dtype, run_istft<T>(p, static_cast<cudaStream_t>(stream)));
+  return MIMO_FLOAT_OR_DOUBLE(p.dtype, launch_sequences(IstftFrames<T>(p), static_cast<cudaStream_t>(stream)));
 }
 LaunchError istft_backward(const IstftParams& p, void* stream) {
   return MIMO_FLOAT_OR_DOUBLE(p.dtype, run_istft_backward<T>(p, static_cast<cudaStream_t>(stream)));

@@ -48,7 +48,8 @@ struct HeadFrames : SequenceFrames {
         out(static_cast<T*>(p.out)),
         max_magnitude(T(p.max_magnitude)) {}
 
-  __device__ __forceinline__ void fill(const Fft<T>& fft, int64_t frame, T*) const {
+  template <class Fft>
+  __device__ __forceinline__ void fill(const Fft& fft, int64_t frame, T*) const {
     const T* row = x + frame * (n_fft + 2);
     const auto fetch = [&](int k) {
       const Polar<T> bin(row, n_fft / 2 + 1, k, max_magnitude);
@@ -57,29 +58,20 @@ struct HeadFrames : SequenceFrames {
     fft.inverse(fetch, T(1) / T(n_fft));
   }
   __device__ __forceinline__ T window(int i) const { return values[i]; }
-  __device__ __forceinline__ void finish(const Run& run, const T* sum) const {
-    SequenceFrames::finish(run, sum, values, out);
+  __device__ __forceinline__ void finish(const Run& run, const T* sum, T* table) const {
+    SequenceFrames::finish(run, sum, values, table, out);
   }
 };
 
-template <class T>
-LaunchError run_head(const VocoderHeadParams& p, cudaStream_t stream) {
-  const HeadFrames<T> frames(p);
-  if (frames.rows == 0) return nullptr;
-  const FftPlan plan = make_fft_plan(p.n_fft);
-  const int run_length = run_length_of(frames, plan, frames.samples());
-  return launch_overlap_add(frames, plan, frames.blocks(run_length), run_length, stream);
-}
-
-template <class T>
+template <class T, int kSize>
 __global__ void __launch_bounds__(kFftMaxThreads, kFftMinBlocks<T>)
     head_backward_kernel(const __grid_constant__ VocoderHeadParams p, const __grid_constant__ SequenceFrames frames,
                          const __grid_constant__ FftPlan plan, int rounds) {
   MIMO_DYNAMIC_SHARED(Complex<T>, shared);
-  const Fft<T> fft(plan, shared);
+  const Fft<T, kSize> fft(plan, shared);
   const T* scaled = static_cast<const T*>(p.workspace);
-  const T scale = T(1) / T(p.n_fft);
-  const int bins = plan.half + 1;
+  const T scale = T(0.5) / T(p.n_fft);
+  const int bins = fft.half() + 1;
   for_each_frame(plan, frames.rows, rounds, [&](int64_t frame, bool live) {
     const T* row = static_cast<const T*>(p.x) + frame * 2 * bins;
     T* out = static_cast<T*>(p.out) + frame * 2 * bins;
@@ -87,7 +79,7 @@ __global__ void __launch_bounds__(kFftMaxThreads, kFftMinBlocks<T>)
     fft.forward(load, [&](int k, Complex<T> grad) {
       if (!live) return;
       const Polar<T> bin(row, bins, k, T(p.max_magnitude));
-      const T weight = (k == 0 || k == plan.half ? scale : 2 * scale) * bin.magnitude;
+      const T weight = (k == 0 || k == bins - 1 ? scale : 2 * scale) * bin.magnitude;
       out[k] = bin.clipped ? T(0) : weight * (grad.re * bin.cosine + grad.im * bin.sine);
       out[bins + k] = weight * (grad.im * bin.cosine - grad.re * bin.sine);
     });
@@ -98,16 +90,19 @@ template <class T>
 LaunchError run_head_backward(const VocoderHeadParams& p, cudaStream_t stream) {
   const SequenceFrames frames(p.sequences, p.sequences.rows, p.n_fft, p.hop);
   if (frames.rows == 0) return nullptr;
-  const FftPlan plan = make_fft_plan(p.n_fft);
+  const FftPlan plan = make_fft_plan<T>(p.n_fft);
   if (const LaunchError error =
           launch_divide_by_envelope(frames, p.window, p.grad, static_cast<T*>(p.workspace), stream)) {
     return error;
   }
-  const int64_t bytes = Fft<T>::shared_bytes(plan), rounds = fft_rounds(plan, frames.rows);
-  MIMO_ALLOW_SHARED(bytes, head_backward_kernel<T>);
-  MIMO_LAUNCH(fft_grid(plan, frames.rows, rounds), fft_block(plan), bytes, stream, head_backward_kernel<T>)
-  (p, frames, plan, int(rounds));
-  return MIMO_LAUNCH_ERROR();
+  const int64_t bytes = fft_shared_bytes<T>(plan), rounds = fft_rounds(plan, frames.rows);
+  return with_fft_size<T>(plan.n_fft, [&](auto size) {
+    constexpr int kSize = size;
+    MIMO_ALLOW_SHARED(bytes, head_backward_kernel<T, kSize>);
+    MIMO_LAUNCH(fft_grid(plan, frames.rows, rounds), fft_block(plan), bytes, stream, head_backward_kernel<T, kSize>)
+    (p, frames, plan, int(rounds));
+    return MIMO_LAUNCH_ERROR();
+  });
 }
 
 }  // namespace
@@ -118,7 +113,7 @@ int64_t vocoder_head_backward_workspace(const VocoderHeadParams& p) {
 }
 
 LaunchError vocoder_head(const VocoderHeadParams& p, void* stream) {
-  return MIMO_FLOAT_OR_DOUBLE(p.dtype, run_head<T>(p, static_cast<cudaStream_t>(stream)));
+  return MIMO_FLOAT_OR_DOUBLE(p.dtype, launch_sequences(HeadFrames<T>(p), static_cast<cudaStream_t>(stream)));
 }
 LaunchError vocoder_head_backward(const VocoderHeadParams& p, void* stream) {
   return MIMO_FLOAT_OR_DOUBLE(p.dtype, run_head_backward<T>(p, static_cast<cudaStream_t>(stream)));
