@@ -231,14 +231,14 @@ class Fft {
         roots_(shared),
         twiddles_(shared + half() / 2 + 1),
         buffers_(shared + tables(half(), first_radix())) {
-    const int thread = int(threadIdx.y * blockDim.x + threadIdx.x), threads = int(blockDim.x * blockDim.y);
+    const int thread = int(threadIdx.y) * team() + int(threadIdx.x);
     // The roots that combine bins are what a last pass of radix 2 would use, half of it.
     Complex<T>* table = twiddles_;
     for (int pass = 1; pass <= plan.passes; ++pass) {
       const bool roots = pass == plan.passes;
       const int span = roots ? plan.half : plan.span[pass], radix = roots ? 2 : plan.radix[pass];
       const int count = roots ? span / 2 + 1 : (radix - 1) * span;
-      for (int i = thread; i < count; i += threads) {
+      for (int i = thread; i < count; i += threads()) {
         double s, c;
         sincospi(2.0 * ((i / span + 1) * (i % span)) / (span * radix), &s, &c);
         (roots ? roots_ : table)[i] = {T(c), T(-s)};
@@ -250,6 +250,10 @@ class Fft {
 
   __device__ __forceinline__ int half() const { return kSize ? kPlan.half : plan_.half; }
   __device__ __forceinline__ int team() const { return kSize ? kPlan.team : int(blockDim.x); }
+  // Of a block, a power of two.
+  __device__ __forceinline__ int threads() const {
+    return kSize ? kPlan.team * kPlan.teams : int(blockDim.x * blockDim.y);
+  }
 
   // The team's buffer, or that of team `index`.
   __device__ __forceinline__ Complex<T>* buffer() const { return buffer(int(threadIdx.y)); }
@@ -296,7 +300,7 @@ class Fft {
     }
   }
 
-  // Inverse real FFT of the bins fetch(0 .. N), times `scale`: sample(frame buffer, i) then reads
+  // Inverse real FFT of the bins fetch(0 .. N), times `scale`: *sample(team, i) is then
   //   scale (Re X[0] + (-1)^i Re X[N] + 2 Re sum_{0 < k < N} X[k] e^(2 pi i k i / n_fft)).
   // fetch(k) and fetch(N - k) may read those entries of the buffer, if forward's emit wrote them.
   template <class Fetch>
@@ -317,8 +321,9 @@ class Fft {
     });
   }
 
-  __device__ __forceinline__ static T sample(const Complex<T>* buffer, int i) {
-    return reinterpret_cast<const T*>(buffer)[i ^ 1];
+  // Where sample i of team `index` lies; samples an even distance away lie that far from it.
+  __device__ __forceinline__ const T* sample(int index, int i) const {
+    return reinterpret_cast<const T*>(buffer(index)) + (i ^ 1);
   }
 
   // The twiddles of all passes and the roots that combine bins k and N - k.

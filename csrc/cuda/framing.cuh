@@ -17,9 +17,9 @@ struct FrameReader : FrameSource<T> {
   int64_t length;
 
   __device__ __forceinline__ FrameReader(const void* waves, const void* windows, const Framing& f, int64_t frame)
-      : FrameReader(static_cast<const T*>(waves) + frame / f.frames * f.length, static_cast<const T*>(windows), f,
+      : FrameReader(f, static_cast<const T*>(waves) + frame / f.frames * f.length, static_cast<const T*>(windows),
                     frame % f.frames * f.hop - f.left) {}
-  __device__ __forceinline__ FrameReader(const T* item, const T* window, const Framing& f, int64_t first)
+  __device__ __forceinline__ FrameReader(const Framing& f, const T* item, const T* window, int64_t first)
       : FrameSource<T>(item + first, window, f.window_left, f.window_length, first >= 0 && first + f.n_fft <= f.length),
         wave(item),
         start(first),

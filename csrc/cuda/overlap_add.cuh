@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(kFftMaxThreads, kFftMinBlocks<typename Frames:
   T* sum = fft.rest();
   T* scratch = sum + run_length + int(threadIdx.y) * frames.scratch;
   const Run run = frames.run(blockIdx.x, run_length);
-  const int thread = block_thread(), threads = block_threads();
+  const int thread = block_thread(), threads = fft.threads();
   for (int i = thread; i < run.length; i += threads) sum[i] = 0;
   for (int64_t first = run.first; first < run.last; first += plan.teams) {
     const int count = int(min(run.last - first, int64_t(plan.teams)));
@@ -75,14 +75,13 @@ __global__ void __launch_bounds__(kFftMaxThreads, kFftMinBlocks<typename Frames:
     frames.fill(fft, frame, scratch);
     if (threadIdx.x == 0) reach[threadIdx.y] = frames.reach(frame, run);
     __syncthreads();
-    // Sample i belongs to thread i % threads, a power of two, so that frames need no barrier between them.
+    // Sample i belongs to thread i % threads, so that frames need no barrier between them.
     for (int f = 0; f < count; ++f) {
       const Reach at = reach[f];
-      const Complex<T>* samples = fft.buffer(f);
+      int i = at.begin + ((thread - at.begin) & (threads - 1));
+      const T* sample = fft.sample(f, i - at.start);
 #pragma unroll 4
-      for (int i = at.begin + ((thread - at.begin) & (threads - 1)); i < at.end; i += threads) {
-        sum[i] += fft.sample(samples, i - at.start) * frames.window(i - at.start);
-      }
+      for (; i < at.end; i += threads, sample += threads) sum[i] += *sample * frames.window(i - at.start);
     }
     __syncthreads();
   }

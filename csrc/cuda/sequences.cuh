@@ -14,9 +14,15 @@ struct SequenceFrames {
   PackedSequences sequences;
   int64_t rows;  // of all sequences
   int n_fft, hop, left;
+  uint64_t reciprocal;  // ceil(2^32 / hop): i / hop by multiplication for i hop < 2^32
 
   SequenceFrames(const PackedSequences& s, int64_t all_rows, int n, int h)
-      : sequences(s), rows(all_rows), n_fft(n), hop(h), left((n - h) / 2) {}
+      : sequences(s),
+        rows(all_rows),
+        n_fft(n),
+        hop(h),
+        left((n - h) / 2),
+        reciprocal(((uint64_t(1) << 32) + unsigned(h) - 1) / unsigned(h)) {}
 
   int64_t samples() const { return rows * hop; }
   int64_t blocks(int run_length) const { return (samples() + run_length - 1) / run_length; }
@@ -72,20 +78,22 @@ struct SequenceFrames {
                                                   Body body) const {
     for (int i = block_thread(); i < hop; i += block_threads()) table[i] = 1 / envelope(window, i, 0, -n_fft, 1);
     __syncthreads();
-    const int64_t base = (begin + left) / hop;                   // the last row that may reach sample `begin`
-    const unsigned phase = unsigned(begin + left - base * hop);  // where in its frame
-    const int before = (n_fft - 1) / hop;                        // rows before it that may
-    int64_t b = find((begin + min(block_thread(), length - 1)) / hop);
-    int64_t first = sequences.bound(b), last = sequences.bound(b + 1);
+    const int64_t base = (begin + left) / hop;         // the last row that may reach sample `begin`
+    const int phase = int(begin + left - base * hop);  // where in its frame
+    // Of the sequence that holds a sample: its rows, its last sample's next, rows after `base` whose samples are far
+    // from its ends.
+    int64_t b = find((begin + min(block_thread(), length - 1)) / hop) - 1, first = 0, last = 0;
+    int end = 0, inner = 0, outer = 0;
     for (int i = block_thread(); i < length; i += block_threads()) {
-      while (begin + i >= last * hop) {
-        first = last;
-        last = sequences.bound(++b + 1);
+      while (i >= end) {
+        first = sequences.bound(++b);
+        last = sequences.bound(b + 1);
+        end = int(min(last * hop - begin, int64_t(length)));
+        inner = int(max(first + (n_fft - 1) / hop - base, int64_t(0)));
+        outer = int(min(last - base, int64_t(length)));
       }
-      const unsigned rows_on = (phase + unsigned(i)) / unsigned(hop);
-      const int at = int(phase + unsigned(i) - rows_on * unsigned(hop));
-      const int64_t row = base + rows_on;
-      body(i, row - before >= first && row < last ? table[at] : 1 / envelope(window, at, row, first, last));
+      const int row = int((unsigned(phase + i) * reciprocal) >> 32), at = phase + i - row * hop;
+      body(i, row >= inner && row < outer ? table[at] : 1 / envelope(window, at, base + row, first, last));
     }
   }
 
