@@ -20,7 +20,7 @@
 // next block goes on at the bank where the lanes are (a first pass has blocks of R values: an odd distance will do),
 // and the next pass reads around the gaps. Without it the first pass of powers of two is 8 accesses instead of 1.
 //
-// The kernels are issue bound, not memory bound (960 samples: about 1.5 KB of traffic and 1500 instructions of a warp
+// The kernels are issue bound, not memory bound (960 samples: about 1.5 KB of traffic and 1800 instructions of a warp
 // per frame), so Fft<T, 960> has its plan as constants: spans, strides and offsets fold into the instructions.
 //
 // Twiddles are stored in the order in which a pass reads them, so that lanes read neighbours, and are rounded from

@@ -6,9 +6,8 @@
 // a real FFT per row and turns each bin's gradient into those of its log-magnitude and phase; it reads x again instead
 // of keeping the spectrum.
 //
-// Phases are radians of any size. exp is CUDA's accurate one; sine and cosine, half of the head's instructions, take a
-// reduction of two fused steps and the CPU kernels' polynomials up to 1e5 (absolute error 1e-7, as sincosf), and CUDA's
-// sincosf beyond.
+// exp and sincos are CUDA's accurate ones (1 to 2 ulp): phases are radians of any size. (Half of the head's
+// instructions; a reduction and polynomials of our own came to as many.)
 #include "cuda/framing.cuh"
 #include "cuda/sequences.cuh"
 #include "mimo/vocoder_head.h"
@@ -18,19 +17,7 @@ namespace {
 
 __device__ __forceinline__ float exponential(float x) { return expf(x); }
 __device__ __forceinline__ double exponential(double x) { return exp(x); }
-__device__ __forceinline__ void sine_cosine(float x, float* s, float* c) {
-  if (!(fabsf(x) <= 1e5f)) return sincosf(x, s, c);
-  // x = n pi / 2 + r. Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits; n pi / 2 is right to 2^-33.
-  const float shifted = fmaf(x, 0.636619772f, 12582912.0f), n = shifted - 12582912.0f;
-  const int quadrant = __float_as_int(shifted);
-  const float r = fmaf(n, 4.37113883e-8f, fmaf(n, -1.57079637f, x)), z = r * r;
-  const float sine = fmaf(r * z, fmaf(z, fmaf(z, -1.9515295891e-4f, 8.3321608736e-3f), -1.6666654611e-1f), r);
-  const float cosine = fmaf(
-      z, fmaf(z, fmaf(z, fmaf(z, 2.443315711809948e-5f, -1.388731625493765e-3f), 4.166664568298827e-2f), -0.5f), 1.0f);
-  const float a = quadrant & 1 ? cosine : sine, b = quadrant & 1 ? sine : cosine;
-  *s = quadrant & 2 ? -a : a;
-  *c = (quadrant + 1) & 2 ? -b : b;
-}
+__device__ __forceinline__ void sine_cosine(float x, float* s, float* c) { sincosf(x, s, c); }
 __device__ __forceinline__ void sine_cosine(double x, double* s, double* c) { sincos(x, s, c); }
 
 // A bin of row x: its magnitude (NaN stays NaN), whether that was clipped, its direction.

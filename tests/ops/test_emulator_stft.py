@@ -4,6 +4,7 @@ Every plan of the FFT, the order of threads, where blocks begin and end. The ops
 test_log_mel.py and test_vocoder_head.py.
 """
 
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -64,6 +65,25 @@ def test_every_size_of_the_fft(n_fft: int, dtype: torch.dtype) -> None:
     (expected,) = torch.autograd.grad(wave, bins, grad)
     result = emu.istft_backward(grad.to(dtype), window.to(dtype), hop)
     assert error(torch.view_as_complex(result), expected) < bound
+
+
+def conflicts(addresses: list[int]) -> int:
+    """Shared-memory accesses of a warp beyond the least, for values of 8 bytes: 16 lanes have 16 pairs of banks."""
+    halves = [Counter(a % 16 for a in set(half)) for half in (addresses[:16], addresses[16:])]
+    return sum(max(banks.values(), default=1) - 1 for banks in halves)
+
+
+@pytest.mark.parametrize(("n_fft", "reads"), [(960, 0), (512, 2), (1024, 2), (2048, 2)])
+def test_bank_conflicts(n_fft: int, reads: int) -> None:
+    """The tuned size has none, those of the mel loss in one pass's reads, two accesses for one."""
+    gap = 0
+    for radix, span, pad in emulator.fft_passes(n_fft):
+        count = n_fft // 2 // radix
+        for first in range(0, count, 32):
+            lanes = range(first, min(first + 32, count))
+            assert conflicts([j // span * (radix * span + pad) + j % span for j in lanes]) == 0  # writes
+            assert conflicts([j + gap * (j // span) for j in lanes]) <= (reads if span == 8 else 0)
+        gap = pad
 
 
 def cases() -> dict[str, Callable[[], Tensor]]:
