@@ -233,17 +233,6 @@ def test_compiles_into_one_graph() -> None:
     assert torch.equal(ours["cache"][..., 5, :], wanted["cache"][..., 5, :])
 
 
-@pytest.mark.cuda
-def test_one_call_is_capturable_as_a_graph() -> None:
-    arguments = make(length=600, padding=[0, 1, 300], device="cuda")
-    wanted = mn.backbone_step(**arguments)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        hidden = mn.backbone_step(**arguments)
-    graph.replay()
-    assert torch.equal(hidden, wanted)
-
-
 def with_layer(index: int, tensor: Tensor) -> dict:
     layers = list(make()["layers"])
     layers[index] = tensor

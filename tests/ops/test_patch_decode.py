@@ -274,17 +274,6 @@ def test_a_meta_tensor_among_others_is_an_error() -> None:
         mn.patch_decode(**arguments)
 
 
-@pytest.mark.cuda
-def test_one_call_is_capturable_as_a_graph() -> None:
-    arguments = make(device="cuda", temperature=1.0)
-    wanted = mn.patch_decode(**arguments)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        tokens = mn.patch_decode(**arguments)
-    graph.replay()
-    assert torch.equal(tokens, wanted)
-
-
 def with_layer(index: int, tensor: Tensor) -> dict:
     layers = list(make()["layers"])
     layers[index] = tensor

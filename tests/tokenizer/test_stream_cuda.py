@@ -43,6 +43,7 @@ def test_a_captured_step_is_the_step(golden):
     captured = eager.copy()
     chunk, active = torch.zeros(8, 2, 1, dtype=torch.int64, device="cuda"), torch.tensor([True, True], device="cuda")
     side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # plans and workspaces are made before the capture, on a state of its own
         eager.pipeline.step(chunk, active, eager.copy().state)
     torch.cuda.synchronize()

@@ -1,0 +1,185 @@
+"""Calls of every native op on small, odd and empty sizes: what is run under checkers that watch memory and threads.
+
+    compute-sanitizer python scripts/every_op.py              every CUDA kernel on a GPU (scripts/gpu_check.sh)
+    python scripts/every_op.py --device emulator --shuffle 3  the same kernels on the CPU (scripts/emulator_asan.sh)
+
+tests/ops/test_every_op.py holds every op to the rules that all share with the same calls.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import mimo_audio_native as mn
+
+HALVES = (torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True)
+class Call:
+    """torch.ops.mimo.<op>(*arguments), which writes to arguments[writes] where that is not None."""
+
+    name: str  # "op/what"
+    arguments: tuple
+    writes: int | None = None
+
+    @property
+    def op(self) -> str:
+        """The op's name."""
+        return self.name.split("/")[0]
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to compute."""
+        return self.name.endswith("empty")
+
+
+def calls(device: str) -> Iterator[Call]:
+    """All of them, with tensors on `device`; the same numbers on every device."""
+    torch.manual_seed(0)
+    for call in (*_rvq(), *_spectral(), *_attention(), *_sampling(), *_decoding()):
+        yield Call(call.name, tuple(_move(argument, device) for argument in call.arguments), call.writes)
+
+
+def _move(argument, device: str):
+    if isinstance(argument, list):
+        return [_move(item, device) for item in argument]
+    return argument.to(device) if isinstance(argument, Tensor) else argument
+
+
+def _count(number: int) -> str:
+    return str(number) if number else "empty"
+
+
+def _rvq() -> Iterator[Call]:
+    for dtype in (torch.float32, torch.float64):
+        codebooks = [torch.randn(size, 40, dtype=dtype) for size in (70, 33, 16)]
+        for count in (0, 1, 67):
+            at = f"{dtype}/{_count(count)}".removeprefix("torch.")
+            x, grad = torch.randn(2, count, 40, dtype=dtype)
+            codes = torch.stack([torch.randint(len(entries), (count,)) for entries in codebooks])
+            yield Call(f"rvq_encode/{at}", (x, codebooks))
+            yield Call(f"rvq_decode/{at}", (codes, codebooks))
+            yield Call(f"rvq_quantize/{at}", (x, codebooks))
+            gradients = (grad, torch.randn(3, dtype=dtype))
+            yield Call(f"rvq_quantize_backward/{at}", (*gradients, x, codes, codebooks))
+
+
+def _spectral() -> Iterator[Call]:
+    for n_fft, hop in ((96, 24), (30, 7), (960, 240)):
+        window, bins = torch.hann_window(n_fft) + 0.1, n_fft // 2 + 1
+        bank = mn.mel_filterbank(24000, n_fft, 10)
+        for batch in (0, 2):
+            at = f"{n_fft}/{_count(batch)}"
+            wave, spectrum = torch.randn(batch, 9 * hop), torch.randn(batch, 9, bins, 2)
+            for padding, frames in (("center", 10), ("same", 9)):
+                grads = torch.randn(batch, frames, bins, 2), torch.randn(batch, frames, 10)
+                here, mel = f"{padding}/{at}", (wave, window, bank, hop, 1e-5, padding)
+                yield Call(f"stft/{here}", (wave, window, n_fft, hop, padding))
+                yield Call(f"stft_backward/{here}", (grads[0], window, n_fft, hop, padding, 9 * hop))
+                yield Call(f"log_mel/{here}", mel)
+                yield Call(f"log_mel_backward/{here}", (grads[1], *mel))
+            yield Call(f"istft/{at}", (spectrum, window, hop))
+            yield Call(f"istft_backward/{at}", (wave, window, hop))
+        for bounds in ([0], [0, 1, 1, 12], None):
+            rows = 12 if bounds is None else bounds[-1]
+            head, grad = torch.randn(rows, n_fft + 2), torch.randn(rows * hop)
+            rest = (head, window, hop, None if bounds is None else torch.tensor(bounds), 100.0)
+            at = f"{n_fft}/{'one' if bounds is None else _count(rows)}"
+            yield Call(f"vocoder_head/{at}", rest)
+            yield Call(f"vocoder_head_backward/{at}", (grad, *rest))
+
+
+def _rotary(positions: int, width: int) -> tuple[Tensor, Tensor]:
+    angles = torch.arange(positions)[:, None] * torch.rand(width // 2)
+    return angles.cos(), angles.sin()
+
+
+def _attention() -> Iterator[Call]:
+    for dtype in (torch.float32, torch.float64, *HALVES):
+        for rows, width in ((0, 16), (37, 16), (37, 72)):
+            q, k, v, grad = torch.randn(4, rows, 2, width).to(dtype)
+            bounds = torch.tensor([0, rows // 3, rows // 3, rows], dtype=torch.int32)
+            for left, right in ((4, 2), (-1, 0), (-1, -1)):
+                at = f"{dtype}/{left},{right}/{width}/{_count(rows)}".removeprefix("torch.")
+                rest = (bounds, left, right, *_rotary(37, width), None)
+                forward = torch.ops.mimo.window_attention(q, k, v, *rest)
+                yield Call(f"window_attention/{at}", (q, k, v, *rest))
+                yield Call(f"window_attention_backward/{at}", (grad, q, k, v, *forward, *rest))
+        for patches, frames, width in ((0, 4, 16), (3, 4, 16), (5, 6, 24), (2, 16, 128)):
+            q, k, v, grad = torch.randn(4, patches, frames, 2, width).to(dtype)
+            at = f"{dtype}/{frames}x{width}/{_count(patches)}".removeprefix("torch.")
+            rest = (*_rotary(frames, width), frames == 6, None)
+            yield Call(f"patch_attention/{at}", (q, k, v, *rest))
+            yield Call(f"patch_attention_backward/{at}", (grad, q, k, v, *rest))
+
+
+def _sampler(batch: int) -> tuple[Tensor, ...]:
+    """Temperature (0 in the first row), top-k (all), top-p, seeds, offsets."""
+    row = torch.arange(batch)
+    return row * 0.5, (row * 0).int(), row * 0.0 + 0.9, row, row
+
+
+def _sampling() -> Iterator[Call]:
+    for dtype in (torch.float32, *HALVES):
+        for batch, vocabulary, top_k in ((0, 7, 0), (1, 7, 0), (5, 1025, 3), (2, 9001, 600)):
+            temperature, k, *rest = _sampler(batch)
+            logits = 3 * torch.randn(batch, vocabulary).to(dtype)
+            at = f"{dtype}/{vocabulary}/{_count(batch)}".removeprefix("torch.")
+            yield Call(f"sample/{at}", (logits, temperature, k + top_k, *rest, 2))
+
+
+def _decoding() -> Iterator[Call]:
+    for dtype in (torch.float32, *HALVES):
+        for batch, dim, embed_dim in ((0, 16, 16), (1, 16, 16), (5, 21, 9), (3, 64, 64)):
+
+            def weight(*sizes: int, dtype: torch.dtype = dtype) -> Tensor:
+                return (torch.randn(sizes) * sizes[-1] ** -0.5).to(dtype)
+
+            attention = [t for rows in (16, 8, 8) for t in (weight(rows, dim), weight(rows))]
+            ffn = [weight(13, dim), weight(13, dim), weight(dim, 13)]
+            layer = [weight(dim), *attention, weight(dim, 16), weight(dim), *ffn]
+            heads, embeddings = ([weight(size, width) for size in (7, 33)] for width in (dim, embed_dim))
+            projection = None if embed_dim == dim else weight(dim, embed_dim)
+            hidden, sampler = weight(batch, dim), _sampler(batch)
+            at = f"{dtype}/{dim}/{_count(batch)}".removeprefix("torch.")
+            stack = (layer, weight(dim), heads, embeddings, projection, *_rotary(5, 8), 2, 1e-6)
+            yield Call(f"patch_decode/{at}", (hidden, *stack, [0, 32], [0, 2], 3, *sampler))
+            tokens = torch.zeros(batch, 3, 2, dtype=torch.int64)
+            step = (hidden, heads, embeddings, [0, 32], [0, 2], 2, tokens, *sampler)
+            yield Call(f"delayed_sampling/{at}", step, 6)
+            for length, padding in ((0, None), (300, torch.arange(batch) * 60)):
+                cache = torch.randn(1, 2, batch, 1, length + 2, 8).to(dtype)
+                step = (hidden, layer, weight(dim), cache, length, padding, *_rotary(length + 1, 8), 2, 1e-6)
+                yield Call(f"backbone_step/{dtype}/{length}/{dim}/{_count(batch)}".replace("torch.", ""), step, 3)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("op", nargs="*", help="only these ops")
+    parser.add_argument("--device", choices=["cuda", "cpu", "emulator"], default="cuda")
+    parser.add_argument("--shuffle", type=int, default=0, help="emulator: seeds 1 to this of the order of threads")
+    arguments = parser.parse_args()
+    ops = torch.ops.mimo
+    if arguments.device == "emulator":
+        from mimo_audio_native import _emulator
+
+        ops = torch.ops.mimo_emu
+    done = set()
+    for seed in range(arguments.shuffle + 1):
+        if arguments.device == "emulator":
+            _emulator.shuffle_threads(seed)
+        for call in calls("cuda" if arguments.device == "cuda" else "cpu"):
+            if not arguments.op or call.op in arguments.op:
+                getattr(ops, call.op)(*call.arguments)
+                done.add(call.name)
+    if arguments.device == "cuda":
+        torch.cuda.synchronize()
+    print(f"every_op: {len(done)} calls of {len({name.split('/')[0] for name in done})} ops, device {arguments.device}")
+
+
+if __name__ == "__main__":
+    main()
