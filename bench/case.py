@@ -9,13 +9,15 @@ from typing import Any
 class Case:
     """One row of the record.
 
-    name:      "op/size", for instance "rvq_encode/750".
-    native:    runs the op once and returns its result.
-    reference: the same in plain torch, as the published code writes it; same threads, same dtype.
-    check:     raises AssertionError when native's result is wrong; called once, with both results, before any timing.
-    flops:     least floating-point operations of the work, or 0 where memory is the limit.
-    bytes:     least bytes that must move, or 0 where arithmetic is the limit.
-    target:    wanted ratio reference time / native time on a CPU (the project's targets), None where there is none.
+    name:         "op/size", for instance "rvq_encode/750".
+    native:       runs the op once and returns its result.
+    reference:    the same in plain torch, as the published code writes it; same threads, same dtype.
+    check:        raises AssertionError when native's result is wrong; called once, with both, before any timing.
+    flops:        least floating-point operations of the work, or 0 where memory is the limit.
+    bytes:        least bytes that must move, or 0 where arithmetic is the limit.
+    target:       wanted ratio reference time / native time on a CPU (the project's targets), None where there is none.
+    cuda_target:  the same on a GPU.
+    cuda_seconds: wanted time on one H200, None where there is none.
     """
 
     name: str
@@ -25,3 +27,5 @@ class Case:
     flops: float = 0.0
     bytes: float = 0.0
     target: float | None = None
+    cuda_target: float | None = None
+    cuda_seconds: float | None = None

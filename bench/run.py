@@ -4,13 +4,15 @@
 
 For every case: the results are compared first; then native and reference run in turn, so that a machine whose speed
 drifts slows both; the record keeps medians, their ratio, and the share of the machine's own ceiling (matrix product or
-copy, measured in the same run). A ratio above 1 means that the native op is faster.
+copy, measured in the same run). A ratio above 1 means that the native op is faster. A case that fails is recorded with
+its error, and the others still run; the exit status is then 1. The record is written after every case.
 """
 
 import argparse
 import importlib
 import json
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -102,14 +104,17 @@ def ceilings(device: str, dtype: torch.dtype, clock: Clock) -> dict[str, float]:
 def machine(device: str) -> dict[str, Any]:
     import mimo_audio_native
 
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    commit = ""
+    if shutil.which("git"):
+        describe = ["git", "describe", "--always", "--dirty"]
+        commit = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True).stdout.strip()
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else cpu_name(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda if device == "cuda" else None,
         "python": platform.python_version(),
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": commit or "unknown",
         "date": time.strftime("%Y-%m-%d"),
         "build": mimo_audio_native.build_info(),
     }
@@ -138,6 +143,34 @@ def share_of_ceiling(case: Case, seconds: float, best: dict[str, float]) -> floa
     return max(shares) if case.flops or case.bytes else None
 
 
+@torch.no_grad()
+def measured(case: Case, clock: Clock, seconds: float, best: dict[str, float]) -> dict[str, Any]:
+    """The case's row of the record. Raises what the case raises."""
+    with torch.enable_grad():
+        case.check(case.native(), case.reference())
+    native, reference, runs = measure(case, clock, seconds)
+    row = {
+        "case": case.name,
+        "native_s": native,
+        "reference_s": reference,
+        "ratio": reference / native,
+        "target": case.cuda_target if clock.cuda else case.target,
+        "ceiling_share": share_of_ceiling(case, native, best),
+        "runs": runs,
+    }
+    return row | ({"wanted_s": case.cuda_seconds} if clock.cuda else {})
+
+
+def row_text(row: dict[str, Any]) -> str:
+    if "error" in row:
+        return f"{row['case']:40} {row['error']}"
+    target, share = row["target"], row["ceiling_share"]
+    return (
+        f"{row['case']:40} {time_text(row['native_s']):>10} {time_text(row['reference_s']):>10} {row['ratio']:7.2f} "
+        f"{f'{target:.1f}' if target else '':>7} {f'{share:.0%}' if share else '':>8}"
+    )
+
+
 def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     if arguments.device == "cuda" and not torch.cuda.is_available():
@@ -156,39 +189,25 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{about['device']}, {about['threads']} threads, torch {about['torch']}, {arguments.dtype}")
     print(f"ceilings: {best['flops'] / 1e9:.0f} GFLOP/s, {best['bytes'] / 1e9:.1f} GB/s\n")
     print(f"{'case':40} {'native':>10} {'reference':>10} {'ratio':>7} {'target':>7} {'ceiling':>8}")
-    rows = []
-    with torch.no_grad():
-        for case in cases:
-            with torch.enable_grad():
-                case.check(case.native(), case.reference())
-            native, reference, runs = measure(case, clock, arguments.seconds)
-            ratio, share = reference / native, share_of_ceiling(case, native, best)
-            target = case.target if arguments.device == "cpu" else None
-            rows.append(
-                {
-                    "case": case.name,
-                    "native_s": native,
-                    "reference_s": reference,
-                    "ratio": ratio,
-                    "target": target,
-                    "ceiling_share": share,
-                    "runs": runs,
-                }
-            )
-            print(
-                f"{case.name:40} {time_text(native):>10} {time_text(reference):>10} {ratio:7.2f} "
-                f"{f'{target:.1f}' if target else '':>7} {f'{share:.0%}' if share else '':>8}",
-                flush=True,
-            )
+    rows: list[dict[str, Any]] = []
+    record = {"machine": about, "dtype": arguments.dtype, "ceilings": best, "cases": rows}
+    for case in cases:
+        try:
+            row = measured(case, clock, arguments.seconds, best)
+        except Exception as error:  # the other cases still count
+            message = str(error).strip().split("\n")[0] or "the check failed"
+            row = {"case": case.name, "error": f"{type(error).__name__}: {message}"}
+        rows.append(row)
+        print(row_text(row), flush=True)
+        if arguments.json:
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
+            arguments.json.write_text(json.dumps(record, indent=1) + "\n")
     if not rows:
         print(f"bench/run.py: no case matches {' '.join(arguments.case)} (--list shows the names)", file=sys.stderr)
         return 2
     if arguments.json:
-        record = {"machine": about, "dtype": arguments.dtype, "ceilings": best, "cases": rows}
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n")
         print(f"\nrecord: {arguments.json}")
-    return 0
+    return int(any("error" in row for row in rows))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """backbone_step: one new position per row against a cache of keys and values, at nano and middle size.
 
+A GPU also gets the released 7B in half precision.
+
 The definition is the published code's way: a Python call per layer and operation, caches that grow by concatenation.
 """
 
@@ -12,7 +14,7 @@ from torch import Tensor
 
 import mimo_audio_native as mn
 from bench.case import Case
-from bench.cases.language_model import MIDDLE, NANO, SPECIAL
+from bench.cases.language_model import MIDDLE, NANO, RELEASED, SPECIAL
 from bench.step_by_step import Cache, StepByStep
 from mimo_audio.lm import AudioLanguageModel, LanguageModelConfig
 from mimo_audio.lm.transformer import StackShape
@@ -21,7 +23,10 @@ LENGTHS, BATCHES = (100, 2000), (1, 8)
 
 
 def cases(device: str, dtype: torch.dtype) -> Iterator[Case]:
-    for name, config in (("nano", NANO), ("middle", MIDDLE)):
+    sizes = {"nano": NANO, "middle": MIDDLE}
+    if device == "cuda" and dtype.itemsize == 2:
+        sizes["released"] = RELEASED
+    for name, config in sizes.items():
         yield from _cases(name, config, device, dtype)
 
 
@@ -30,7 +35,8 @@ def _cases(name: str, config: LanguageModelConfig, device: str, dtype: torch.dty
     def model() -> AudioLanguageModel:
         torch.manual_seed(0)
         small = replace(config, vocab_size=512, local_layers=1, input_local_layers=1)  # only the backbone counts
-        return AudioLanguageModel(small, SPECIAL).to(device, dtype).eval()
+        with torch.device(device):
+            return AudioLanguageModel(small, SPECIAL).to(dtype).eval()
 
     for length in LENGTHS:
         for batch in BATCHES:
@@ -92,4 +98,5 @@ def _case(
         reference=plain,
         check=check,
         bytes=float(shape.layers * (weights + cached) * dtype.itemsize),
+        cuda_seconds=4.2e-3 if name.startswith("backbone_step/released") and batch == 1 else None,
     )

@@ -48,6 +48,14 @@ MIDDLE = LanguageModelConfig(
     input_local_layers=6,
     input_full_attention=True,
 )
+RELEASED = LanguageModelConfig(
+    hidden_size=4096,
+    intermediate_size=11008,
+    num_hidden_layers=36,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+    vocab_size=151680,
+)
 SPECIAL = SpecialTokens(1, 2, 0, *range(3, 11))  # <|empty|> is 0: what an all-zero head chooses
 PROMPT_PATCHES, NEW_PATCHES = 100, 20
 

@@ -51,7 +51,8 @@ def cases(device: str, dtype: torch.dtype) -> Iterator[Case]:
     @cache
     def tokenizer() -> AudioTokenizer:
         torch.manual_seed(0)
-        return AudioTokenizer(RELEASED).to(device, dtype).eval()
+        with torch.device(device):
+            return AudioTokenizer(RELEASED).to(device, dtype).eval()
 
     @cache
     def wave() -> torch.Tensor:
@@ -76,20 +77,22 @@ def cases(device: str, dtype: torch.dtype) -> Iterator[Case]:
 
     def same_codes(native: torch.Tensor, plain: torch.Tensor) -> None:
         # White noise through random weights has near ties; a flip in one layer changes the layers after it.
-        agreement = (native[0] == plain[0]).float().mean().item()
-        assert agreement > 0.97, f"first codebook agrees in {agreement:.1%} of the frames"
+        agreement, wanted = (native[0] == plain[0]).float().mean().item(), 0.97 if dtype == torch.float32 else 0.9
+        assert agreement > wanted, f"first codebook agrees in {agreement:.1%} of the frames"
 
     def same_wave(native: torch.Tensor, plain: torch.Tensor) -> None:
         limit = 1e-3 if dtype == torch.float32 else 0.1
         error = (native - plain).square().mean().sqrt() / plain.square().mean().sqrt()
         assert error < limit, f"relative error {error:.1e}"
 
+    wanted_seconds = seconds / 4000 if dtype.itemsize == 2 else None
     yield Case(
         name=f"tokenizer_encode/{seconds}s",
         native=encode,
         reference=with_plain_torch(encode),
         check=same_codes,
         flops=FLOPS_PER_SECOND * seconds,
+        cuda_seconds=wanted_seconds,
     )
     yield Case(
         name=f"tokenizer_decode/{seconds}s",
@@ -97,4 +100,5 @@ def cases(device: str, dtype: torch.dtype) -> Iterator[Case]:
         reference=with_plain_torch(decode),
         check=same_wave,
         flops=(FLOPS_PER_SECOND + VOCODER_FLOPS_PER_SECOND) * seconds,
+        cuda_seconds=wanted_seconds,
     )

@@ -1,4 +1,7 @@
-"""vocoder_head at the full tokenizer's size (n_fft 960, hop 240, 100 frames per second), inference and training."""
+"""vocoder_head at the full tokenizer's size (n_fft 960, hop 240, 100 frames per second), inference and training.
+
+A GPU also gets an hour of audio at once.
+"""
 
 from collections.abc import Callable, Iterator
 
@@ -36,7 +39,8 @@ def cases(device: str, dtype: torch.dtype) -> Iterator[Case]:
     def packed(batch: int, count: int) -> tuple[Tensor, Tensor]:
         return frames(batch * count), torch.arange(0, batch * count + 1, count, dtype=torch.int32, device=device)
 
-    for batch, seconds in ((1, 1), (1, 30), (1, 60), (8, 16)):
+    hour = [(1, 3600)] if device == "cuda" else []
+    for batch, seconds in ((1, 1), (1, 30), (1, 60), (8, 16), *hour):
         x, bounds = packed(batch, 100 * seconds)
         yield Case(
             name=f"vocoder_head/{f'{batch}x' if batch > 1 else ''}{seconds}s",
@@ -45,6 +49,7 @@ def cases(device: str, dtype: torch.dtype) -> Iterator[Case]:
             check=check_wave,
             bytes=4.0 * len(x) * (N_FFT + 2 + HOP),
             target=2.0,
+            cuda_seconds=2 * 1.1e-9 * len(x) if seconds == 3600 else None,
         )
     for batch, count in ((8, 128), (8, 1600)) if device == "cuda" else ((8, 128),):
         x, bounds = packed(batch, count)
