@@ -162,9 +162,12 @@ def main() -> None:
     parser.add_argument("op", nargs="*", help="only these ops")
     parser.add_argument("--device", choices=["cuda", "cpu", "emulator"], default="cuda")
     parser.add_argument("--shuffle", type=int, default=0, help="emulator: seeds 1 to this of the order of threads")
+    parser.add_argument("--modules", help="emulator: the folder of the _emulator to take")
     arguments = parser.parse_args()
     ops = torch.ops.mimo
     if arguments.device == "emulator":
+        if arguments.modules:
+            mn.__path__.insert(0, arguments.modules)
         from mimo_audio_native import _emulator
 
         ops = torch.ops.mimo_emu
