@@ -1,10 +1,10 @@
-// Argument checks that patch_decode and backbone_step share: the weights of a stack of blocks, rotary tables.
+// Argument checks that patch_decode and backbone_step share: the weights of a stack of blocks.
 #pragma once
 #include <cmath>
 #include <string>
 #include <vector>
 
-#include "common/torch_api.h"
+#include "common/rotary.h"
 #include "mimo/decode_step.h"
 
 namespace mimo {
@@ -75,7 +75,7 @@ struct DecodeArguments {
   // Checks 12 tensors per layer and fills in the sizes.
   std::vector<BlockWeights> blocks(const std::vector<Tensor>& layers, int64_t heads, double eps,
                                    BlockShape& shape) const {
-    MIMO_CHECK(std::isfinite(eps) && eps >= 0, op, ": eps must be at least 0 and finite, got ", eps);
+    MIMO_CHECK(std::isfinite(float(eps)) && eps >= 0, op, ": eps must be at least 0 and finite in float32, got ", eps);
     MIMO_CHECK(!layers.empty() && layers.size() % kTensorsPerLayer == 0, op, ": layers must hold ", kTensorsPerLayer,
                " tensors per layer, one layer at least, got ", layers.size());
     MIMO_CHECK(heads >= 1 && heads <= kMaxDecodeWidth, op, ": attention_heads must be 1 to ", kMaxDecodeWidth, ", got ",
@@ -103,17 +103,6 @@ struct DecodeArguments {
                  what.meaning[2] == ',' ? size_of(what.meaning[4]) : 0);
     }
     return blocks;
-  }
-
-  // A rotary table with a row per position, `positions` at least; `why` says where that number is from.
-  const float* table(const char* name, const Tensor& t, int64_t positions, int64_t half, const char* why) const {
-    check_dim(op, name, t, 2, "[P, W / 2]");
-    check_dtype(op, name, t, {ScalarType::Float});
-    check_same_device(op, name, t, "hidden", hidden);
-    MIMO_CHECK(t.size(1) == half, op, ": ", name, " must be [P, W / 2 = ", half, "], got ", describe(t));
-    MIMO_CHECK(t.size(0) >= positions, op, ": ", name, " must have a row per ", why, ", got ", describe(t));
-    hold.push_back(torch::stable::contiguous(t));
-    return hold.back().const_data_ptr<float>();
   }
 };
 

@@ -218,15 +218,6 @@ class Backbone {
 
 }  // namespace
 
-void backbone_step(const BackboneStepParams& p) {
-  switch (p.dtype) {
-    case DType::f16:
-      return Backbone<Float16>(p).run();
-    case DType::bf16:
-      return Backbone<BFloat16>(p).run();
-    default:
-      return Backbone<float>(p).run();
-  }
-}
+void backbone_step(const BackboneStepParams& p) { MIMO_FLOAT_OR_HALF(p.dtype, Backbone<T>(p).run()); }
 
 }  // namespace mimo::cpu::MIMO_ISA

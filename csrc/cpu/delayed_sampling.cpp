@@ -109,15 +109,6 @@ class Step {
 
 }  // namespace
 
-void delayed_sampling(const DelayedSamplingParams& p) {
-  switch (p.dtype) {
-    case DType::f16:
-      return Step<Float16>(p).run();
-    case DType::bf16:
-      return Step<BFloat16>(p).run();
-    default:
-      return Step<float>(p).run();
-  }
-}
+void delayed_sampling(const DelayedSamplingParams& p) { MIMO_FLOAT_OR_HALF(p.dtype, Step<T>(p).run()); }
 
 }  // namespace mimo::cpu::MIMO_ISA

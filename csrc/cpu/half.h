@@ -2,6 +2,10 @@
 // 8, load_wide and store_narrow one vector.
 #pragma once
 #include "cpu/isa.h"
+#include "mimo/float_or_half.h"
+
+//   MIMO_FLOAT_OR_HALF(p.dtype, run<T>(p));
+#define MIMO_FLOAT_OR_HALF(dtype, ...) MIMO_FLOAT_OR_HALF_OF(Float16, BFloat16, dtype, __VA_ARGS__)
 
 namespace mimo::cpu::MIMO_ISA {
 

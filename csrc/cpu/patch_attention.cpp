@@ -308,29 +308,13 @@ void backward(const PatchAttentionBackwardParams& b) {
 }  // namespace
 
 void patch_attention(const PatchAttentionParams& p) {
-  switch (p.dtype) {
-    case DType::f64:
-      return forward<double, double>(p);
-    case DType::f16:
-      return forward<Float16, float>(p);
-    case DType::bf16:
-      return forward<BFloat16, float>(p);
-    default:
-      return forward<float, float>(p);
-  }
+  if (p.dtype == DType::f64) return forward<double, double>(p);
+  MIMO_FLOAT_OR_HALF(p.dtype, forward<T, float>(p));
 }
 
 void patch_attention_backward(const PatchAttentionBackwardParams& b) {
-  switch (b.forward.dtype) {
-    case DType::f64:
-      return backward<double, double>(b);
-    case DType::f16:
-      return backward<Float16, float>(b);
-    case DType::bf16:
-      return backward<BFloat16, float>(b);
-    default:
-      return backward<float, float>(b);
-  }
+  if (b.forward.dtype == DType::f64) return backward<double, double>(b);
+  MIMO_FLOAT_OR_HALF(b.forward.dtype, backward<T, float>(b));
 }
 
 }  // namespace mimo::cpu::MIMO_ISA

@@ -58,15 +58,6 @@ void decode(const PatchDecodeParams& p) {
 
 }  // namespace
 
-void patch_decode(const PatchDecodeParams& p) {
-  switch (p.sampling.dtype) {
-    case DType::f16:
-      return decode<Float16>(p);
-    case DType::bf16:
-      return decode<BFloat16>(p);
-    default:
-      return decode<float>(p);
-  }
-}
+void patch_decode(const PatchDecodeParams& p) { MIMO_FLOAT_OR_HALF(p.sampling.dtype, decode<T>(p)); }
 
 }  // namespace mimo::cpu::MIMO_ISA

@@ -27,15 +27,6 @@ void sample_rows(const SampleParams& p) {
 
 }  // namespace
 
-void sample(const SampleParams& p) {
-  switch (p.dtype) {
-    case DType::f16:
-      return sample_rows<Float16>(p);
-    case DType::bf16:
-      return sample_rows<BFloat16>(p);
-    default:
-      return sample_rows<float>(p);
-  }
-}
+void sample(const SampleParams& p) { MIMO_FLOAT_OR_HALF(p.dtype, sample_rows<T>(p)); }
 
 }  // namespace mimo::cpu::MIMO_ISA

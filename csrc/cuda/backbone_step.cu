@@ -22,8 +22,9 @@ struct Pieces {
 
 __device__ __forceinline__ int64_t warp_of_grid() { return int64_t(blockIdx.x) * kDecodeWarps + threadIdx.y; }
 
+// Four blocks per multiprocessor leave 64 registers; without a wish the compiler takes 48, and some go to memory.
 template <class C>
-__global__ void __launch_bounds__(32 * kDecodeWarps) pieces_kernel(DecodeState s, Pieces pieces, int layer) {
+__global__ void __launch_bounds__(32 * kDecodeWarps, 4) pieces_kernel(DecodeState s, Pieces pieces, int layer) {
   const BlockShape& shape = s.shape;
   const int shared = shape.heads / shape.kv_heads, width = shape.head_dim;
   const int64_t at = warp_of_grid(), item = at / shared, row = item / pieces.most;
@@ -119,14 +120,7 @@ LaunchError step(const BackboneStepParams& p, void* stream) {
 int64_t backbone_step_workspace(const BackboneStepParams& p) { return Plan(p).bytes; }
 
 LaunchError backbone_step(const BackboneStepParams& p, void* stream) {
-  switch (p.dtype) {
-    case DType::f16:
-      return step<__half>(p, stream);
-    case DType::bf16:
-      return step<__nv_bfloat16>(p, stream);
-    default:
-      return step<float>(p, stream);
-  }
+  return MIMO_FLOAT_OR_HALF(p.dtype, step<T>(p, stream));
 }
 
 }  // namespace mimo::cuda

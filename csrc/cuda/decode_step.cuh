@@ -17,8 +17,7 @@
 #pragma once
 #include <initializer_list>
 
-#include "cuda/half.h"
-#include "cuda/launch.h"
+#include "cuda/warp.cuh"
 #include "mimo/decode_step.h"
 
 namespace mimo::cuda {
@@ -65,11 +64,6 @@ struct Buffers {
   }
 };
 
-__device__ __forceinline__ float fold_warp(float sum) {
-  for (int bits = 16; bits; bits /= 2) sum += __shfl_xor_sync(~0u, sum, bits);
-  return sum;
-}
-
 // --- products --------------------------------------------------------------------------------------------------------
 
 // Which part of a product the warp computes: unit `unit` (two weight rows) and rows row .. row + kBatch - 1 of x.
@@ -88,20 +82,6 @@ template <int kBatch>
 unsigned product_blocks(int units, int batch) {
   return unsigned((units + kDecodeWarps - 1) / kDecodeWarps) * unsigned((batch + kBatch - 1) / kBatch);
 }
-
-// Columns that a lane reads at once.
-template <class W>
-inline constexpr int kColumnsOf = 16 / int(sizeof(W));
-
-template <class W>
-bool reads_whole_vectors(const void* weight, int width) {
-  return width % kColumnsOf<W> == 0 && reinterpret_cast<uintptr_t>(weight) % 16 == 0;
-}
-
-template <class W>
-struct alignas(16) Columns {
-  W value[kColumnsOf<W>];
-};
 
 // What a product reads: rows of x [batch, width], normalised by `norm` where that is given.
 template <class W>
@@ -137,10 +117,9 @@ __device__ __forceinline__ void warp_product(const ProductInput<W>& in, const W*
   constexpr int kColumns = kColumnsOf<W>;
   if (in.vectors) {
     for (int d = int(threadIdx.x) * kColumns; d < in.width; d += 32 * kColumns) {
-      const auto a = *reinterpret_cast<const Columns<W>*>(first + d),
-                 c = *reinterpret_cast<const Columns<W>*>(second + d);
+      const Columns<W> a = read_columns(first + d), c = read_columns(second + d);
       Columns<W> norm;
-      if (in.norm) norm = *reinterpret_cast<const Columns<W>*>(in.norm + d);
+      if (in.norm) norm = read_columns(in.norm + d);
 #pragma unroll
       for (int i = 0; i < kColumns; ++i) {
         add(d + i, widen(a.value[i]), widen(c.value[i]), in.norm ? widen(norm.value[i]) : 1.0f);

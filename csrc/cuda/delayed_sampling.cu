@@ -4,8 +4,6 @@
 //   draw_kernel    a block per row and active codebook (cuda/sampling.cuh) writes the token
 //   embed_kernel   adds up the tokens' embeddings in codebook order
 // A lane's sum runs over d in steps that D alone fixes: a row's logits do not depend on its batch.
-#include "cuda/half.h"
-#include "cuda/launch.h"
 #include "cuda/sampling.cuh"
 #include "mimo/delayed_sampling.h"
 
@@ -29,13 +27,7 @@ struct ActiveCodebooks {
 
 constexpr int kWarps = 8, kSampleThreads = 256;
 
-template <class T>
-struct alignas(16) Chunk {
-  static constexpr int kCount = 16 / int(sizeof(T));
-  T values[kCount];
-};
-
-template <class T, bool kAligned, int kBatch>
+template <class T, bool kVectors, int kBatch>
 __global__ void __launch_bounds__(32 * kWarps)
     logits_kernel(DelayedSamplingParams p, ActiveCodebooks active, float* logits) {
   const int at = int(blockIdx.x) * kWarps + int(threadIdx.y), lane = int(threadIdx.x);
@@ -48,16 +40,16 @@ __global__ void __launch_bounds__(32 * kWarps)
     const int rows = min(kBatch, p.batch - b0);
     const T* hidden = static_cast<const T*>(p.hidden) + int64_t(b0) * dim;
     float sum[kBatch] = {};
-    if constexpr (kAligned) {
-      constexpr int n = Chunk<T>::kCount;
+    if constexpr (kVectors) {
+      constexpr int n = kColumnsOf<T>;
 #pragma unroll 4
       for (int d = lane * n; d < dim; d += 32 * n) {
-        const auto w = *reinterpret_cast<const Chunk<T>*>(weight + d);
+        const Columns<T> w = read_columns(weight + d);
 #pragma unroll
         for (int b = 0; b < kBatch; ++b) {
           if (b >= rows) continue;
-          const auto x = *reinterpret_cast<const Chunk<T>*>(hidden + int64_t(b) * dim + d);
-          for (int j = 0; j < n; ++j) sum[b] = __fmaf_rn(widen(w.values[j]), widen(x.values[j]), sum[b]);
+          const Columns<T> x = read_columns(hidden + int64_t(b) * dim + d);
+          for (int j = 0; j < n; ++j) sum[b] = __fmaf_rn(widen(w.value[j]), widen(x.value[j]), sum[b]);
         }
       }
     } else {
@@ -71,7 +63,7 @@ __global__ void __launch_bounds__(32 * kWarps)
     }
 #pragma unroll
     for (int b = 0; b < kBatch; ++b) {
-      for (int width = 16; width; width /= 2) sum[b] += __shfl_xor_sync(~0u, sum[b], width);
+      sum[b] = fold_warp(sum[b]);
       if (lane == 0 && b < rows) logits[int64_t(b0 + b) * active.width + at] = sum[b];
     }
   }
@@ -105,18 +97,18 @@ __global__ void embed_kernel(DelayedSamplingParams p, ActiveCodebooks active) {
   narrow(sum, static_cast<T*>(p.next) + int64_t(b) * p.embed_dim + d);
 }
 
-bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
-
 template <class T>
 LaunchError step(const DelayedSamplingParams& p, cudaStream_t stream) {
   const ActiveCodebooks active(p);
   float* logits = static_cast<float*>(p.workspace);
   if (active.count > 0) {
-    bool chunks = p.dim % Chunk<T>::kCount == 0 && aligned(p.hidden);
-    for (int i = 0; i < active.count; ++i) chunks = chunks && aligned(p.heads[active.channel[i]]);
+    bool vectors = reads_whole_vectors<T>(p.hidden, p.dim);
+    for (int i = 0; i < active.count; ++i) {
+      vectors = vectors && reads_whole_vectors<T>(p.heads[active.channel[i]], p.dim);
+    }
     const unsigned blocks = unsigned((active.width + kWarps - 1) / kWarps);
     const dim3 block(32, kWarps);
-    if (!chunks) {
+    if (!vectors) {
       MIMO_LAUNCH(blocks, block, 0, stream, logits_kernel<T, false, 8>)(p, active, logits);
     } else if (p.batch == 1) {
       MIMO_LAUNCH(blocks, block, 0, stream, logits_kernel<T, true, 1>)(p, active, logits);
@@ -141,15 +133,7 @@ int64_t delayed_sampling_workspace(const DelayedSamplingParams& p) {
 
 LaunchError delayed_sampling(const DelayedSamplingParams& p, void* stream) {
   if (p.batch == 0) return nullptr;
-  const auto s = static_cast<cudaStream_t>(stream);
-  switch (p.dtype) {
-    case DType::f16:
-      return step<__half>(p, s);
-    case DType::bf16:
-      return step<__nv_bfloat16>(p, s);
-    default:
-      return step<float>(p, s);
-  }
+  return MIMO_FLOAT_OR_HALF(p.dtype, step<T>(p, static_cast<cudaStream_t>(stream)));
 }
 
 }  // namespace mimo::cuda

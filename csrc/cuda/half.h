@@ -4,6 +4,10 @@
 #include <cuda_fp16.h>
 
 #include "cuda/launch.h"
+#include "mimo/float_or_half.h"
+
+//   return MIMO_FLOAT_OR_HALF(p.dtype, run<T>(p, stream));
+#define MIMO_FLOAT_OR_HALF(dtype, ...) MIMO_FLOAT_OR_HALF_OF(__half, __nv_bfloat16, dtype, __VA_ARGS__)
 
 namespace mimo::cuda {
 

@@ -303,16 +303,8 @@ LaunchError for_frames(const PatchAttentionBackwardParams& b, cudaStream_t strea
 template <class Params>
 LaunchError for_dtype(const Params& params, DType dtype, void* stream) {
   const auto s = static_cast<cudaStream_t>(stream);
-  switch (dtype) {
-    case DType::f64:
-      return launch<Split<double, double, kMaxPatchFrames, 4>>(params, s);
-    case DType::f16:
-      return for_frames<__half>(params, s);
-    case DType::bf16:
-      return for_frames<__nv_bfloat16>(params, s);
-    default:
-      return for_frames<float>(params, s);
-  }
+  if (dtype == DType::f64) return launch<Split<double, double, kMaxPatchFrames, 4>>(params, s);
+  return MIMO_FLOAT_OR_HALF(dtype, for_frames<T>(params, s));
 }
 
 }  // namespace

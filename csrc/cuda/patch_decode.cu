@@ -92,18 +92,11 @@ LaunchError decode(const PatchDecodeParams& p, void* stream) {
 }  // namespace
 
 int64_t patch_decode_workspace(const PatchDecodeParams& p) {
-  return p.sampling.dtype == DType::f32 ? Plan<float>(p).bytes : Plan<__half>(p).bytes;
+  return MIMO_FLOAT_OR_HALF(p.sampling.dtype, Plan<T>(p).bytes);
 }
 
 LaunchError patch_decode(const PatchDecodeParams& p, void* stream) {
-  switch (p.sampling.dtype) {
-    case DType::f16:
-      return decode<__half>(p, stream);
-    case DType::bf16:
-      return decode<__nv_bfloat16>(p, stream);
-    default:
-      return decode<float>(p, stream);
-  }
+  return MIMO_FLOAT_OR_HALF(p.sampling.dtype, decode<T>(p, stream));
 }
 
 }  // namespace mimo::cuda

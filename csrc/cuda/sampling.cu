@@ -1,7 +1,5 @@
 // sample on CUDA: one block per row (cuda/sampling.cuh), which reads the row from global memory, in fact the L2 cache,
 // about ten times. A batch of one text vocabulary keeps one multiprocessor busy.
-#include "cuda/half.h"
-#include "cuda/launch.h"
 #include "cuda/sampling.cuh"
 #include "mimo/sampling.h"
 
@@ -9,7 +7,7 @@ namespace mimo::cuda {
 namespace {
 
 template <class T, int kThreads>
-__global__ void __launch_bounds__(kThreads) sample_kernel(SampleParams p) {
+__global__ void __launch_bounds__(kThreads, 1) sample_kernel(SampleParams p) {
   __shared__ typename RowSampler<kThreads>::Shared shared;
   const int row = int(blockIdx.x);
   const T* logits = static_cast<const T*>(p.logits) + int64_t(row) * p.vocabulary;
@@ -36,15 +34,7 @@ LaunchError sample_rows(const SampleParams& p, cudaStream_t stream) {
 
 LaunchError sample(const SampleParams& p, void* stream) {
   if (p.rows == 0) return nullptr;
-  const auto s = static_cast<cudaStream_t>(stream);
-  switch (p.dtype) {
-    case DType::f16:
-      return sample_rows<__half>(p, s);
-    case DType::bf16:
-      return sample_rows<__nv_bfloat16>(p, s);
-    default:
-      return sample_rows<float>(p, s);
-  }
+  return MIMO_FLOAT_OR_HALF(p.dtype, sample_rows<T>(p, static_cast<cudaStream_t>(stream)));
 }
 
 }  // namespace mimo::cuda

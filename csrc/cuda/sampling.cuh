@@ -11,7 +11,7 @@
 //   pick       the first entry at which the sum in index order exceeds a goal: every warp adds up a part, then the part
 //              that holds the goal is split again
 #pragma once
-#include "cuda/launch.h"
+#include "cuda/warp.cuh"
 #include "mimo/philox.h"
 #include "mimo/sampling.h"
 
@@ -119,13 +119,12 @@ class RowSampler {
   template <int kCount>
   __device__ void add_up(Mass (&x)[kCount]) {
     for (int j = 0; j < kCount; ++j) {
-      for (int width = 16; width; width /= 2) x[j] += __shfl_xor_sync(kAll, x[j], width);
+      x[j] = fold_warp(x[j]);
       if (lane == 0) shared.partial[warp][j] = x[j];
     }
     __syncthreads();
     for (int j = warp; j < kCount; j += kWarps) {
-      Mass total = lane < kWarps ? shared.partial[lane][j] : 0;
-      for (int width = 16; width; width /= 2) total += __shfl_xor_sync(kAll, total, width);
+      const Mass total = fold_warp(lane < kWarps ? shared.partial[lane][j] : Mass(0));
       if (lane == 0) shared.sums[j] = total;
     }
     __syncthreads();
@@ -239,7 +238,7 @@ class RowSampler {
       const int from = begin + warp * part, to = from + part < end ? from + part : end;
       Mass mine = 0;
       each(score, from + lane, to, 32, [&](int i, float s) { mine += weight(i, s); });
-      for (int width = 16; width; width /= 2) mine += __shfl_xor_sync(kAll, mine, width);
+      mine = fold_warp(mine);
       if (lane == 0) shared.partial[warp][0] = mine;
       __syncthreads();
       int w = 0;

@@ -54,9 +54,10 @@ Tensor backbone_step(const Tensor& hidden, const std::vector<Tensor>& layers, co
                  "), got ", p.padding[b]);
     }
   }
-  const std::string per_position = text("position, at least length + 1 = ", length + 1);
-  p.cos = arguments.table("cos", cos, length + 1, p.shape.head_dim / 2, per_position.c_str());
-  p.sin = arguments.table("sin", sin, length + 1, p.shape.head_dim / 2, per_position.c_str());
+  const RotaryTables tables =
+      rotary_tables(kOp, cos, sin, "hidden", hidden, p.shape.head_dim, "position", length + 1, hold);
+  p.cos = tables.cos;
+  p.sin = tables.sin;
   p.batch = int32_t(batch);
   p.capacity = int32_t(capacity);
   p.length = int32_t(length);

@@ -52,7 +52,7 @@ PatchAttentionParams check(const char* op, const Tensor& q, const Tensor& k, con
   p.dim = int32_t(q.size(3));
   p.causal = causal;
   p.scale = score_scale(op, scale, p.dim);
-  const RotaryTables tables = rotary_tables(op, cos, sin, q, p.dim, p.frames, hold);
+  const RotaryTables tables = rotary_tables(op, cos, sin, "q", q, p.dim, "position", p.frames, hold);
   p.cos = tables.cos;
   p.sin = tables.sin;
   p.q = patch_heads(q, hold);

@@ -45,9 +45,9 @@ Tensor patch_decode(const Tensor& hidden, const std::vector<Tensor>& layers, con
   MIMO_CHECK(steps <= kMaxDecodeSteps, kOp, ": group_size + the largest of delays must be at most ", kMaxDecodeSteps,
              ", got ", steps);
   p.steps = int32_t(steps);
-  const std::string per_step = text("step, at least ", steps, " (group_size + largest delay)");
-  p.cos = arguments.table("cos", cos, steps, p.shape.head_dim / 2, per_step.c_str());
-  p.sin = arguments.table("sin", sin, steps, p.shape.head_dim / 2, per_step.c_str());
+  const RotaryTables tables = rotary_tables(kOp, cos, sin, "hidden", hidden, p.shape.head_dim, "step", steps, hold);
+  p.cos = tables.cos;
+  p.sin = tables.sin;
   int64_t invalid_row = -1;
   s.sampling = row_sampling_of(kOp, {temperature, top_k, top_p, seeds, offsets}, batch, "hidden", hidden, hold);
   s.sampling.invalid_row = &invalid_row;

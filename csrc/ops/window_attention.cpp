@@ -79,7 +79,7 @@ WindowAttentionParams check(const char* op, const Tensor& q, const Tensor& k, co
   p.right = window_side(op, "right", right, p.rows);
   p.scale = score_scale(op, scale, dim);
   const int64_t longest = set_sequences(op, cu_seqlens, q, p, hold);
-  const RotaryTables tables = rotary_tables(op, cos, sin, q, dim, longest, hold);
+  const RotaryTables tables = rotary_tables(op, cos, sin, "q", q, dim, "position", longest, hold);
   p.cos = tables.cos;
   p.sin = tables.sin;
   p.positions = int32_t(std::min<int64_t>(tables.positions, std::numeric_limits<int32_t>::max()));

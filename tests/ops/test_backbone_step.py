@@ -261,10 +261,11 @@ def with_layer(index: int, tensor: Tensor) -> dict:
         ({"padding": torch.zeros(3)}, "padding must be int64, got float32"),
         ({"padding": torch.tensor([0, 6, 0])}, r"padding\[1\] must be 0 to length \(5\), got 6"),
         ({"padding": torch.tensor([0, 0, -1])}, r"padding\[2\] must be 0 to length \(5\), got -1"),
-        ({"cos": torch.zeros(6, 3)}, r"cos must be \[P, W / 2 = 4\], got float32 \[6, 3\]"),
-        ({"sin": torch.zeros(5, 4)}, r"sin must have a row per position, at least length \+ 1 = 6, got float32 \[5, 4"),
+        ({"cos": torch.zeros(6, 3)}, r"cos must be \[positions, head width / 2 = 4\], got float32 \[6, 3\]"),
+        ({"sin": torch.zeros(5, 4)}, r"sin must have a row per position, at least 6, got float32 \[5, 4"),
         ({"attention_heads": 5}, r"layers\[1\] \(layer 0, q\) must have rows for 5 attention_heads"),
-        ({"eps": float("nan")}, "eps must be at least 0 and finite, got nan"),
+        ({"eps": float("nan")}, "eps must be at least 0 and finite in float32, got nan"),
+        ({"eps": 1e300}, r"eps must be at least 0 and finite in float32, got 1e\+300"),
     ],
 )
 def test_names_what_is_wrong(changes, message) -> None:

@@ -232,7 +232,7 @@ TABLE = torch.zeros(4, 8)
         (dict.fromkeys("qkv", GOOD[:, :0]), "q must have 1 to 16 frames per patch, got"),
         ({"cos": TABLE}, "cos and sin must be given together, got only cos"),
         ({"sin": TABLE}, "cos and sin must be given together, got only sin"),
-        ({"cos": TABLE, "sin": TABLE[:, :4]}, r"sin must be \[positions, D / 2 = 8\], got float32 \[4, 4\]"),
+        ({"cos": TABLE, "sin": TABLE[:, :4]}, r"sin must be \[positions, head width / 2 = 8\], got float32 \[4, 4\]"),
         ({"cos": TABLE.double(), "sin": TABLE}, "cos must be float32, got float64"),
         ({"cos": TABLE[:3], "sin": TABLE}, "cos must have a row per position, at least 4, got"),
         ({"cos": torch.zeros(5, 8), "sin": TABLE}, r"sin must have the shape of cos \[5, 8\], got"),
