@@ -13,12 +13,14 @@ from mimo_audio_native.ops.log_mel import log_mel
 from mimo_audio_native.ops.patch_attention import patch_attention
 from mimo_audio_native.ops.patch_decode import patch_decode
 from mimo_audio_native.ops.rvq import rvq_decode, rvq_encode, rvq_quantize
+from mimo_audio_native.ops.rvq_tables import RvqTables
 from mimo_audio_native.ops.sampling import sample
 from mimo_audio_native.ops.stft import istft, stft
 from mimo_audio_native.ops.vocoder_head import vocoder_head
 from mimo_audio_native.ops.window_attention import window_attention
 
 __all__ = [
+    "RvqTables",
     "backbone_step",
     "build_info",
     "delayed_sampling",

@@ -53,28 +53,35 @@ DType dtype_of(const char* op, const char* name, const Tensor& t);  // f32, f64,
 
 // Runs the CPU kernel of the best instruction set, or the CUDA kernel on the tensor's device and current stream.
 //   MIMO_RUN("rvq_decode", x, rvq_decode, params)
+// MIMO_RUN_ON_DEVICE is for kernels that the CPU does without, once it is known that MIMO_RUN would run CUDA's.
 #if defined(MIMO_EMULATOR)
 #define MIMO_NAMESPACE mimo_emu
 #define MIMO_ON_DEVICE(tensor) true
-#define MIMO_RUN(op, tensor, kernel, params) ::mimo::check_launch(op, ::mimo::cuda::kernel(params, nullptr))
+#define MIMO_RUN_ON_DEVICE(op, tensor, kernel, params) ::mimo::check_launch(op, ::mimo::cuda::kernel(params, nullptr))
+#define MIMO_RUN(op, tensor, kernel, params) MIMO_RUN_ON_DEVICE(op, tensor, kernel, params)
 #define MIMO_IMPL(...) \
   STABLE_TORCH_LIBRARY_IMPL(mimo_emu, CPU, m) { __VA_ARGS__ }
 #elif defined(MIMO_WITH_CUDA)
 #define MIMO_NAMESPACE mimo
 #define MIMO_ON_DEVICE(tensor) (tensor).is_cuda()
-#define MIMO_RUN(op, tensor, kernel, params)                                                       \
-  do {                                                                                             \
-    if (MIMO_ON_DEVICE(tensor)) {                                                                  \
-      ::torch::stable::accelerator::DeviceGuard guard((tensor).get_device_index());                \
-      ::mimo::check_launch(op, ::mimo::cuda::kernel(params, ::mimo::current_cuda_stream(tensor))); \
-    } else {                                                                                       \
-      MIMO_CPU_SELECT(kernel)(params);                                                             \
-    }                                                                                              \
+#define MIMO_RUN_ON_DEVICE(op, tensor, kernel, params)                                           \
+  do {                                                                                           \
+    ::torch::stable::accelerator::DeviceGuard guard((tensor).get_device_index());                \
+    ::mimo::check_launch(op, ::mimo::cuda::kernel(params, ::mimo::current_cuda_stream(tensor))); \
+  } while (0)
+#define MIMO_RUN(op, tensor, kernel, params)          \
+  do {                                                \
+    if (MIMO_ON_DEVICE(tensor)) {                     \
+      MIMO_RUN_ON_DEVICE(op, tensor, kernel, params); \
+    } else {                                          \
+      MIMO_CPU_SELECT(kernel)(params);                \
+    }                                                 \
   } while (0)
 #define MIMO_IMPL(...) \
   STABLE_TORCH_LIBRARY_IMPL(mimo, CPU, m){__VA_ARGS__} STABLE_TORCH_LIBRARY_IMPL(mimo, CUDA, m) { __VA_ARGS__ }
 #else
 #define MIMO_NAMESPACE mimo
+#define MIMO_RUN_ON_DEVICE(op, tensor, kernel, params) (void)(params)
 #define MIMO_RUN(op, tensor, kernel, params) MIMO_CPU_SELECT(kernel)(params)
 #define MIMO_IMPL(...) \
   STABLE_TORCH_LIBRARY_IMPL(mimo, CPU, m) { __VA_ARGS__ }

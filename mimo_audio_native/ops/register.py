@@ -24,7 +24,7 @@ def register_fake(op: str) -> Callable[[Callable], Callable]:
         names = list(inspect.signature(fake).parameters)
 
         def checked(*arguments):
-            named = zip(names, arguments, strict=True)
+            named = zip(names, arguments, strict=False)  # torch leaves out arguments that equal their defaults
             (first_name, first), *rest = [pair for name, value in named for pair in _tensors(name, value)]
             for name, tensor in rest:
                 if tensor.device != first.device:

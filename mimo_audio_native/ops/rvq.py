@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from mimo_audio_native.ops.register import refuse_second_derivative, register_fake
+from mimo_audio_native.ops.rvq_tables import RvqTables
 
 
-def rvq_encode(x: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
+def rvq_encode(x: Tensor, codebooks: Sequence[Tensor], tables: RvqTables | None = None) -> Tensor:
     """Greedy residual search: per layer the entry nearest to what the layers before it left over.
 
     The codes are exact: a layer minimises ``|e_k|^2 - 2 r.e_k`` in float64 over its entries e_k, r the residual in
@@ -18,6 +19,8 @@ def rvq_encode(x: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
     Args:
         x: [N, D], float32 or float64.
         codebooks: R tensors [K_r, D] of x's dtype.
+        tables: keeps what the CUDA search knows of the codebooks from call to call, always that of the codebooks
+            given; without it every call makes its own, which at full size costs as much as 2000 rows.
 
     Returns:
         [R, N] int64. Not differentiable.
@@ -28,11 +31,11 @@ def rvq_encode(x: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
 
     Equivalent to ``reference.rvq_encode``, whose float32 scores decide close calls by their rounding errors.
     """
-    return torch.ops.mimo.rvq_encode(x, list(codebooks))
+    return torch.ops.mimo.rvq_encode(x, list(codebooks), None if tables is None else tables.of(codebooks))
 
 
 @register_fake("mimo::rvq_encode")
-def _(x: Tensor, codebooks: list[Tensor]) -> Tensor:
+def _(x: Tensor, codebooks: list[Tensor], tables: list[Tensor] | None = None) -> Tensor:
     return x.new_empty((len(codebooks), x.shape[0]), dtype=torch.int64)
 
 

@@ -121,6 +121,36 @@ def test_codebooks_beyond_the_used_levels_stay(generator):
     assert torch.equal(quantizer.codebooks[1].embed, before)
 
 
+def test_encoding_follows_every_change_of_the_codebooks(generator, monkeypatch):
+    """The quantizer keeps tables of its codebooks (used on CUDA): each way to change an entry must make them again."""
+    made = []
+    make_tables = torch.ops.mimo.rvq_tables
+    monkeypatch.setattr(torch.ops.mimo, "rvq_tables", lambda books: made.append(len(books)) or make_tables(books))
+    vectors = torch.randn(64, WIDTH, generator=generator)
+    quantizer = make_quantizer(4, 4)
+
+    def averages() -> None:
+        _, codes, _, counts, sums = quantizer(vectors)
+        codebooks.update(quantizer, vectors, codes, counts, sums, generator)
+
+    def whole_state() -> None:
+        quantizer.load_state_dict({name: value + 1 for name, value in quantizer.state_dict().items()})
+
+    changes = [
+        lambda: codebooks.start(quantizer, vectors, generator),
+        averages,
+        whole_state,
+        quantizer.round_codebooks,
+        lambda: quantizer.codebooks[1].embed.copy_(vectors[:4]),
+    ]
+    for change in changes:
+        change()
+        made.clear()
+        for levels in (None, 1, 2):
+            assert torch.equal(quantizer.encode(vectors, levels), mn.rvq_encode(vectors, quantizer.embeddings(levels)))
+        assert made == [2], change
+
+
 def test_perplexity_counts_the_entries_in_use():
     quantizer = make_quantizer(8)
     quantizer.codebooks[0].cluster_size = torch.tensor([2.0, 2, 2, 2, 0, 0, 0, 0])

@@ -26,35 +26,77 @@ struct RvqDecodeParams {
   DType dtype;  // f32 or f64
 };
 
+// What the CUDA search knows of the codebooks beforehand (made once per version of them; the CPU search needs none).
+// All three parts of the tables of R codebooks begin with those of the first R - 1.
+struct RvqTables {
+  void* entries;    // all entries as bfloat16 high and low parts, packed as cuda/rvq_dots.h wants them
+  float* norms;     // [sum of sizes, 2]: |e|^2 rounded, and no less than |e|
+  float* products;  // layer after layer [offset[r], sizes[r]]: inner products with the entries of all layers before
+};
+struct RvqLayout {
+  int32_t offset[kMaxCodebooks + 1];    // of a layer's first entry among all
+  int64_t products[kMaxCodebooks + 1];  // of a layer's table among all
+};
+inline RvqLayout rvq_layout(const Codebooks& codebooks) {
+  RvqLayout layout{};
+  for (int r = 0; r < codebooks.layers; ++r) {
+    layout.offset[r + 1] = layout.offset[r] + codebooks.sizes[r];
+    layout.products[r + 1] = layout.products[r] + int64_t(layout.offset[r]) * codebooks.sizes[r];
+  }
+  return layout;
+}
+inline constexpr int kRvqBlockEntries = 128;  // rows are packed by so many
+// Packed size in elements, two for a number: whole blocks of rows, steps of 16 columns in pairs.
+inline int rvq_steps(int dim) { return (dim + 31) / 32 * 2; }
+inline int64_t rvq_packed_size(int64_t rows, int dim) {
+  return (rows + kRvqBlockEntries - 1) / kRvqBlockEntries * kRvqBlockEntries * rvq_steps(dim) * 16 * 2;
+}
+
+struct RvqTablesParams {
+  Codebooks codebooks;  // float32
+  RvqTables tables;     // out
+};
+
 // Greedy residual search. Codes are exact: see "What exact means" below.
 struct RvqSearchParams {
   Codebooks codebooks;
-  const void* x;          // [count, dim]
-  int64_t* codes;         // out: [layers, count]
-  double* row_squares;    // out: [layers + 1, count], |residual|^2 before layer 0, 1, .. and after the last
-  double* entry_squares;  // out: [sum of sizes], |entry|^2 or near it, layers back to back: finite if the entry is
+  const void* x;   // [count, dim]
+  int64_t* codes;  // out: [layers, count]
   int64_t count;
   DType dtype;  // f32 or f64
-  // Scratch memory of the CUDA kernels (the CPU kernels own theirs):
-  void* residual;  // [count, dim]
-  float* screen;   // [sum of sizes, 2], float32 only
-  float* dots;     // [min(count, kRvqRowsPerPass), largest size], float32 only
+  // Of the CPU kernels:
+  double* row_squares;    // out: [layers + 1, count], |residual|^2 before layer 0, 1, .. and after the last
+  double* entry_squares;  // out: [sum of sizes], |entry|^2 or near it, layers back to back: finite if the entry is
+  // Of the CUDA kernels, scratch memory for a pass of rvq_rows_per_pass(count) rows (float64: residual only):
+  RvqTables tables;
+  void* residual;  // [rows, dim]
+  float* dots;     // [rows, sum of sizes]
+  void* packed;    // rvq_packed_size(rows, dim) bfloat16, if there are more than kRvqFewRows
 };
-inline constexpr int64_t kRvqRowsPerPass = 8192;
+inline constexpr int64_t kRvqFewRows = 64;
+inline int64_t rvq_rows_per_pass(int64_t count) { return count < 8192 ? count : 8192; }
 
-// What EMA codebook updates and the commitment loss need, from x, its codes and row_squares.
+// What EMA codebook updates and the commitment loss need, from x and its codes.
 struct RvqStatisticsParams {
   Codebooks codebooks;
   const void* x;
   const int64_t* codes;
-  const double* row_squares;
-  void* commitment;  // out: [layers]
-  void* counts;      // out: [sum of sizes]
-  void* sums;        // out: [sum of sizes, dim]
+  double* row_squares;  // [layers + 1, count]; CPU: of the search; CUDA: scratch memory, row 0 unused
+  void* commitment;     // out: [layers]
+  void* counts;         // out: [sum of sizes]
+  void* sums;           // out: [sum of sizes, dim]
   int64_t count;
   DType dtype;
-  void* residual;  // [count, dim], scratch memory of the CUDA kernels
+  // Scratch memory of the CUDA kernels:
+  void* residual;  // [count, dim]
+  int32_t* order;  // rvq_order_size(layers, count, sum of sizes)
 };
+// Rows are sorted by code in pieces of kRvqSortRows.
+inline constexpr int64_t kRvqSortRows = 256;
+inline int64_t rvq_sort_pieces(int64_t count) { return (count + kRvqSortRows - 1) / kRvqSortRows; }
+inline int64_t rvq_order_size(int64_t layers, int64_t count, int64_t total) {
+  return 2 * layers * count + (rvq_sort_pieces(count) + 1) * total;
+}
 
 struct RvqBackwardParams {
   Codebooks codebooks;
@@ -105,6 +147,7 @@ MIMO_CPU_KERNEL(void, rvq_statistics, const RvqStatisticsParams&)
 MIMO_CPU_KERNEL(void, rvq_quantize_backward, const RvqBackwardParams&)
 }  // namespace cpu
 namespace cuda {
+LaunchError rvq_tables(const RvqTablesParams&, void* stream);
 LaunchError rvq_decode(const RvqDecodeParams&, void* stream);
 LaunchError rvq_search(const RvqSearchParams&, void* stream);
 LaunchError rvq_statistics(const RvqStatisticsParams&, void* stream);

@@ -29,6 +29,7 @@ class Quantizer(nn.Module):
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
+        self.tables = mn.RvqTables()
         self.codebooks = nn.ModuleList(Codebook(size, config.d_model) for size in config.codebook_size)
 
     def embeddings(self, n_q: int | None = None) -> list[Tensor]:
@@ -37,7 +38,7 @@ class Quantizer(nn.Module):
 
     def encode(self, features: Tensor, n_q: int | None = None) -> Tensor:
         """features [N, d_model] -> codes [n_q, N] int64."""
-        return mn.rvq_encode(features.float(), self.embeddings(n_q))
+        return mn.rvq_encode(features.float(), self.embeddings(n_q), self.tables)
 
     def decode(self, codes: Tensor) -> Tensor:
         """codes [R', N] of the first R' codebooks -> the sum of their entries [N, d_model] float32."""

@@ -39,6 +39,7 @@ class Processes:
         if self.count > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, 0)
+                torch.autograd.graph.increment_version(tensor)  # broadcast leaves it, and caches look at it
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Sums every parameter's gradient, in messages of some size."""
