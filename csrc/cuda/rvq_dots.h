@@ -11,8 +11,9 @@
 // and a fragment is one 16-byte load per lane without bank conflicts, with neither padding nor swizzling.
 //
 // products_kernel  many rows: 128 entries x 128 rows per block, 64 x 32 per warp; three buffers of 32 columns (96 KB),
-//                  filled by cp.async two steps ahead. Per 16 columns a warp does 48 mma for 12 loads of 512 bytes.
-// few_dots_kernel  up to 64 rows: bound by reading the packed entries once. 32 entries per block; the columns are dealt
+//                  filled by cp.async two buffers ahead. Per 16 columns a warp does 48 mma for 12 loads of 512 bytes.
+// few_dots_kernel  up to 64 rows: bound by reading the packed entries once. 32 or 16 entries per block; the columns are
+// dealt
 //                  to its 8 warps, which read entries straight into registers and split the rows as they read them.
 // Tensor-core sums run over 16 columns only and are then added in float32: the bound of an error grows with the length
 // of a sum, and tensor cores round worse. The low products come first, while the sum is small.
@@ -227,13 +228,14 @@ void products(const void* entries, int64_t entry_count, const void* rows, int64_
 
 // --- few rows -------------------------------------------------------------------------------------------------------
 
-constexpr int kFewTiles = 2, kFewWarps = 8;
+constexpr int kFewWarps = 8;
+constexpr int few_tiles(int right) { return right < 8 ? 2 : 1; }  // of entries per block: what registers hold
 
 template <int kRight>
 __global__ void __launch_bounds__(32 * kFewWarps, 2)  // so that all blocks of the full size run at once
     few_dots_kernel(const uint4* entries, const float* x, int rows, int dim, int steps, float* dots, int total) {
   MIMO_DYNAMIC_SHARED(float, parts);  // [kFewWarps][kFewTiles][kRight][4][32]
-  constexpr int kPart = kFewTiles * kRight * 4 * 32, kGroup = kRight == 2 || kRight == 4 ? 2 : 1;
+  constexpr int kFewTiles = few_tiles(kRight), kPart = kFewTiles * kRight * 4 * 32, kGroup = kRight < 2 ? 1 : 2;
   constexpr int kUnroll = kRight < 4 ? 2 : 1;
   const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32;
   const int64_t tile_stride = int64_t(steps) * kStepWords;
@@ -281,7 +283,7 @@ __global__ void __launch_bounds__(32 * kFewWarps, 2)  // so that all blocks of t
 template <int kRight>
 void few_dots(const void* entries, const float* x, int rows, int dim, int steps, float* dots, int total,
               cudaStream_t stream) {
-  constexpr int kShared = kFewWarps * kFewTiles * kRight * 4 * 32 * int(sizeof(float));
+  constexpr int kFewTiles = few_tiles(kRight), kShared = kFewWarps * kFewTiles * kRight * 4 * 32 * int(sizeof(float));
   MIMO_ALLOW_SHARED(kShared, few_dots_kernel<kRight>);
   MIMO_LAUNCH(blocks_of(total, 16 * kFewTiles), 32 * kFewWarps, kShared, stream, few_dots_kernel<kRight>)
   (static_cast<const uint4*>(entries), x, rows, dim, steps, dots, total);
