@@ -1,19 +1,14 @@
-"""Word error rate, speaker similarity and codebook usage by hand; judges by name."""
+"""Speaker similarity and codebook usage by hand; judges by name."""
+
+import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 from mimo_audio.errors import MimoError
 from mimo_audio.evaluate.recognisers import digits
-from mimo_audio.evaluate.speech import codebook_usage, cosine, load_judge, word_error_rate
-
-
-def test_word_error_rate_counts_over_all_words():
-    """One substitution and one deletion in seven words; case and punctuation are no errors."""
-    texts = ["Turn on the light, please.", "one-two", ""]
-    assert word_error_rate(texts, ["turn off the light please", "one", "noise"]) == pytest.approx(2 / 7)
-    assert word_error_rate(texts, texts) == 0
-    assert word_error_rate(["", "?"], ["a", "b"]) is None
+from mimo_audio.evaluate.speech import ask, codebook_usage, cosine, load_judge
 
 
 def test_cosine():
@@ -30,7 +25,9 @@ def test_codebook_usage():
     ]
 
 
-def test_a_judge_is_found_by_name():
+def test_a_judge_is_found_by_name(monkeypatch):
+    monkeypatch.setattr("mimo_audio.evaluate.speech.ask", lambda *_: "")
+    assert load_judge("--recogniser", "digits") is digits
     assert load_judge("--recogniser", "mimo_audio.evaluate.recognisers:digits") is digits
 
 
@@ -38,3 +35,20 @@ def test_a_judge_is_found_by_name():
 def test_a_judge_that_is_none_is_an_error(name):
     with pytest.raises(MimoError, match="--speaker: "):
         load_judge("--speaker", name)
+
+
+@pytest.mark.parametrize("name", ["digits", "resemblyzer"])
+def test_a_built_in_judge_without_its_package_says_which(name, monkeypatch):
+    for package in ("pocketsphinx", "resemblyzer"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MimoError, match="pip install"):
+        load_judge("--judge", name)
+
+
+def test_a_judge_that_fails_is_an_error_before_the_work(monkeypatch):
+    module = ModuleType("some_judges")
+    module.broken = lambda wave, rate: 1 / 0
+    monkeypatch.setitem(sys.modules, "some_judges", module)
+    with pytest.raises(MimoError, match="--speaker: the judge failed: ZeroDivisionError"):
+        load_judge("--speaker", "some_judges:broken")
+    assert ask("--speaker", lambda wave, rate: rate, np.zeros(1), 5) == 5

@@ -1,8 +1,10 @@
-"""`mimo-audio eval`: how good a tokenizer is on sets of recordings."""
+"""`mimo-audio eval`: how good a tokenizer, and other codecs beside it, are on sets of recordings."""
 
 import json
+import sys
 from argparse import Namespace
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -11,36 +13,101 @@ import numpy as np
 from tqdm import tqdm
 
 from mimo_audio import audio
-from mimo_audio.cli.codec import Codec, load
-from mimo_audio.cli.roundtrip import reconstruct
-from mimo_audio.errors import MimoError
+from mimo_audio.cli.codec import Codec, load, read_blocks
+from mimo_audio.cli.roundtrip import reconstruct, reconstruct_by_peer
+from mimo_audio.errors import AudioError, MimoError, one_line
 from mimo_audio.evaluate import speech
-from mimo_audio.evaluate.metrics import MEL_RATE
+from mimo_audio.evaluate.metrics import MEL_RATE, bitrate
+from mimo_audio.evaluate.peers import Peer, load_peer
 from mimo_audio.evaluate.plot import plot_scores, plot_usage, require_matplotlib
 from mimo_audio.evaluate.report import COLUMNS, RoundTrip, aligned, mean_record, notes
-from mimo_audio.files import atomic_output, check_output
+from mimo_audio.evaluate.word_errors import Heard, require_jiwer, word_error_rates
+from mimo_audio.files import OutputError, atomic_output, check_output
 from mimo_audio.recordings import Recording, list_recordings
 
 SPEECH_COLUMNS = (
+    ("words", "words", "{}"),
     ("WER original", "wer_original", "{:.3f}"),
     ("WER decoded", "wer_decoded", "{:.3f}"),
+    ("difference [95%]", "wer_difference_shown", "{}"),
     ("speaker", "speaker_similarity", "{:.3f}"),
 )
+LEFT_OUT, INTERRUPTED = 1, 130
+SHORTEST_SECONDS = 0.25  # PESQ is not defined below
+SILENCE = 1e-4  # of full scale: three steps of a 16-bit file
 
 
 @dataclass
 class Item:
-    """A recording's round trip, and what the judges of speech made of both waves."""
+    """A recording's round trip through one codec, and what the judges of speech made of both waves."""
 
-    recording: Recording
+    text: str | None
     trip: RoundTrip
-    codes: np.ndarray
-    heard: tuple[str, str] | None = None  # in the original, in the resynthesis
-    similarity: float | None = None
+    codes: np.ndarray | None  # of ours
+    heard: Heard | None
+    similarity: float | None
 
     def record(self) -> dict[str, Any]:
-        record = self.trip.record() | {"text": self.recording.text, "speaker_similarity": self.similarity}
-        return record | dict(zip(("heard_original", "heard_decoded"), self.heard or (None, None), strict=True))
+        heard = (self.heard.original, self.heard.decoded) if self.heard else (None, None)
+        record = self.trip.record() | {"text": self.text, "speaker_similarity": self.similarity}
+        return record | dict(zip(("heard_original", "heard_decoded"), heard, strict=True))
+
+
+@dataclass
+class Evaluation:
+    """The codecs and the judges; and what they gave so far, by rows: a set's name, and SET/PEER."""
+
+    codec: Codec
+    peers: list[Peer]
+    recogniser: speech.Judge | None
+    speaker: speech.Judge | None
+    out: Path
+    force: bool
+    rows: dict[str, list[Item]] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+
+    def evaluate(self, name: str, recordings: list[Recording]) -> None:
+        """Adds a set. A recording that one of the codecs or judges cannot use is left out of all their rows."""
+        labels = [name, *(f"{name}/{peer.name}" for peer in self.peers)]
+        self.rows |= {label: [] for label in labels}
+        for number, recording in enumerate(tqdm(recordings, desc=name, unit="file", disable=None)):
+            targets = [self.out / "sounds" / label / f"{number:05d}.wav" for label in labels]
+            try:
+                items = list(self._items(recording, targets))
+            except OutputError:
+                raise
+            except MimoError as error:
+                message = str(error) if str(recording.path) in str(error) else f"{recording.path}: {error}"
+                self.failed.append(one_line(message))
+                continue
+            for label, item in zip(labels, items, strict=True):
+                self.rows[label].append(item)
+
+    def _items(self, recording: Recording, targets: list[Path]) -> Iterator[Item]:
+        """The recording by every codec, ours first."""
+        source = recording.path
+        _check_audible(source)
+        original = self._judged(recording, source)
+        for codec, target in zip([self.codec, *self.peers], targets, strict=True):
+            codes = None
+            if isinstance(codec, Peer):
+                trip = reconstruct_by_peer(codec, source, target, self.force)
+            else:
+                tokens = codec.encode(source)
+                trip, codes = reconstruct(codec, tokens, source, target, self.force), tokens.codes
+            decoded = self._judged(recording, target)
+            heard = Heard(recording.text or "", original[0], decoded[0]) if original[0] is not None else None
+            similarity = speech.cosine(original[1], decoded[1]) if self.speaker else None
+            yield Item(recording.text, trip, codes, heard, similarity)
+
+    def _judged(self, recording: Recording, path: Path) -> tuple[Any, Any]:
+        """What is heard in a file and its speaker's embedding; None without the judge, or a text to compare with."""
+        listen = self.recogniser if recording.text else None
+        if not (listen or self.speaker):
+            return None, None
+        wave = audio.read(path, MEL_RATE).numpy()
+        heard = listen and speech.ask("--recogniser", listen, wave, MEL_RATE)
+        return heard, self.speaker and np.asarray(speech.ask("--speaker", self.speaker, wave, MEL_RATE))
 
 
 def run(arguments: Namespace) -> int:
@@ -49,25 +116,44 @@ def run(arguments: Namespace) -> int:
     recogniser = arguments.recogniser and speech.load_judge("--recogniser", arguments.recogniser)
     speaker = arguments.speaker and speech.load_judge("--speaker", arguments.speaker)
     if recogniser:
-        speech.require_jiwer()
-    results = {name: arguments.out / name for name in ("scores.json", "scores.png", "usage.png")}
-    for path in results.values():
-        check_output(path, arguments.force)
+        require_jiwer()
+    for name in ("scores.json", "scores.png", "usage.png"):
+        check_output(arguments.out / name, arguments.force)
     sets = _sets(arguments.input)
     codec = load(arguments)
     codec.warm_up()
+    kbit_per_s = bitrate(codec.sizes[: codec.n_q], codec.frame_rate)
+    peers = [load_peer(option, kbit_per_s, codec.tokenizer.device) for option in arguments.peer]
+    if len({peer.name for peer in peers}) < len(peers):
+        raise MimoError(f"--peer: expected every codec once, got {', '.join(arguments.peer)}")
 
-    scores: dict[str, list[Item]] = {}
-    for name, recordings in sets.items():
-        chosen = recordings[: arguments.limit]
-        scores[name] = []
-        for number, recording in enumerate(tqdm(chosen, desc=name, unit="file", disable=None)):
-            target = arguments.out / "sounds" / name / f"{number:05d}.wav"
-            scores[name].append(_item(codec, recording, target, arguments.force, recogniser, speaker))
-    means = {name: _mean(items) for name, items in scores.items()}
-    usage = speech.codebook_usage(
-        np.concatenate([item.codes for items in scores.values() for item in items], 1), codec.sizes
-    )
+    evaluation = Evaluation(codec, peers, recogniser, speaker, arguments.out, arguments.force)
+    interrupted = False
+    try:
+        for name, recordings in sets.items():
+            evaluation.evaluate(name, recordings[: arguments.limit])
+    except KeyboardInterrupt:
+        interrupted = True
+    scored = sum(len(evaluation.rows.get(name, ())) for name in sets)
+    if not scored and interrupted:
+        raise KeyboardInterrupt
+    if not scored:
+        raise AudioError(f"no recording can be scored; {evaluation.failed[0]}")
+    _report(evaluation, arguments, interrupted)
+    for failure in evaluation.failed:
+        print("mimo-audio: left out:", failure, file=sys.stderr)
+    if interrupted:
+        print(f"mimo-audio: interrupted, the results are those of the first {scored} recordings", file=sys.stderr)
+        return INTERRUPTED
+    return LEFT_OUT if evaluation.failed else 0
+
+
+def _report(evaluation: Evaluation, arguments: Namespace, interrupted: bool) -> None:
+    """Prints the table, writes scores.json and the pictures."""
+    codec, rows = evaluation.codec, {label: items for label, items in evaluation.rows.items() if items}
+    means = {label: _mean(items) for label, items in rows.items()}
+    codes = [item.codes for items in rows.values() for item in items if item.codes is not None]
+    usage = speech.codebook_usage(np.concatenate(codes, 1), codec.sizes)
     print(_table(means))
     print("perplexity of the codebooks:", ", ".join("{perplexity:.0f} of {size}".format(**row) for row in usage))
 
@@ -77,16 +163,21 @@ def run(arguments: Namespace) -> int:
         "n_q": codec.n_q or len(codec.sizes),
         "recogniser": arguments.recogniser,
         "speaker": arguments.speaker,
-        "sets": {name: {"mean": means[name], "files": [i.record() for i in items]} for name, items in scores.items()},
+        "peers": [
+            {"name": peer.name, "kbit_per_s": peer.kbit_per_s, "n_q": peer.codebooks} for peer in evaluation.peers
+        ],
+        "sets": {label: {"mean": means[label], "files": [i.record() for i in items]} for label, items in rows.items()},
+        "failed": evaluation.failed,
+        "interrupted": interrupted,
         "codebooks": usage,
     }
-    with atomic_output(results["scores.json"], arguments.force) as partial:
+    out, force = arguments.out, arguments.force
+    with atomic_output(out / "scores.json", force) as partial:
         partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    with atomic_output(results["scores.png"], arguments.force) as partial:
-        plot_scores(partial, {name: [item.trip for item in items] for name, items in scores.items()})
-    with atomic_output(results["usage.png"], arguments.force) as partial:
+    with atomic_output(out / "scores.png", force) as partial:
+        plot_scores(partial, {label: [item.trip for item in items] for label, items in rows.items()})
+    with atomic_output(out / "usage.png", force) as partial:
         plot_usage(partial, usage)
-    return 0
 
 
 def _sets(sources: list[Path]) -> dict[str, list[Recording]]:
@@ -100,35 +191,33 @@ def _sets(sources: list[Path]) -> dict[str, list[Recording]]:
     return sets
 
 
-def _item(
-    codec: Codec,
-    recording: Recording,
-    target: Path,
-    force: bool,
-    recogniser: speech.Judge | None,
-    speaker: speech.Judge | None,
-) -> Item:
-    tokens = codec.encode(recording.path)
-    item = Item(recording, reconstruct(codec, tokens, recording.path, target, force), tokens.codes)
-    if recogniser or speaker:
-        waves = [audio.read(path, MEL_RATE).numpy() for path in (recording.path, target)]
-        if recogniser and recording.text:
-            item.heard = tuple(recogniser(wave, MEL_RATE) for wave in waves)
-        if speaker:
-            item.similarity = speech.cosine(*(np.asarray(speaker(wave, MEL_RATE)) for wave in waves))
-    return item
+def _check_audible(path: Path) -> None:
+    """Raises AudioError for a recording that cannot be read, or has nothing to score."""
+    samples, peak = 0, 0.0
+    for block in read_blocks(path, MEL_RATE):
+        samples += len(block)
+        peak = max(peak, float(block.abs().max())) if len(block) else peak
+    if samples < SHORTEST_SECONDS * MEL_RATE:
+        raise AudioError(f"{path}: expected at least {SHORTEST_SECONDS} s, got {samples / MEL_RATE:.3f} s")
+    if peak < SILENCE:
+        raise AudioError(f"{path}: expected sound, got silence")
 
 
-def _mean(items: list[Item]) -> dict[str, float | None]:
-    judged = [(item.recording.text or "", *item.heard) for item in items if item.heard]
+def _mean(items: list[Item]) -> dict[str, Any]:
     similar = [item.similarity for item in items if item.similarity is not None]
-    mean: dict[str, float | None] = {"seconds": sum(item.trip.seconds for item in items)}
+    mean: dict[str, Any] = {"seconds": sum(item.trip.seconds for item in items)}
     mean |= mean_record([item.trip for item in items])
-    for place, name in ((1, "wer_original"), (2, "wer_decoded")):
-        texts, heard = [row[0] for row in judged], [row[place] for row in judged]
-        mean[name] = speech.word_error_rate(texts, heard) if judged else None
+    mean |= word_error_rates([item.heard for item in items if item.heard])
     return mean | {"speaker_similarity": fmean(similar) if similar else None}
 
 
-def _table(means: dict[str, dict[str, float | None]]) -> str:
-    return "\n".join([aligned([*COLUMNS, *SPEECH_COLUMNS], list(means.items())), *notes()])
+def _table(means: dict[str, dict[str, Any]]) -> str:
+    shown = [(label, mean | {"wer_difference_shown": _difference(mean)}) for label, mean in means.items()]
+    return "\n".join([aligned([*COLUMNS, *SPEECH_COLUMNS], shown), *notes()])
+
+
+def _difference(mean: dict[str, Any]) -> str | None:
+    if mean["wer_difference_95"] is None:
+        return None
+    low, high = mean["wer_difference_95"]
+    return f"{mean['wer_difference']:+.3f} [{low:+.3f}, {high:+.3f}]"

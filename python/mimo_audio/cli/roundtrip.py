@@ -10,9 +10,10 @@ from torch import Tensor
 
 from mimo_audio import audio
 from mimo_audio.cli import batch
-from mimo_audio.cli.codec import Codec, load, progress, read_blocks
+from mimo_audio.cli.codec import Codec, Stopwatch, load, progress, read_blocks
 from mimo_audio.errors import MimoError
 from mimo_audio.evaluate.metrics import MEL_RATE, Wave, bitrate
+from mimo_audio.evaluate.peers import Peer
 from mimo_audio.evaluate.plot import PLOT_SECONDS, plot_mels, require_matplotlib
 from mimo_audio.evaluate.quality import PIECE_SECONDS, measure
 from mimo_audio.evaluate.report import RoundTrip, mean_record, table
@@ -68,12 +69,24 @@ def reconstruct(codec: Codec, tokens: Tokens, source: Path, target: Path, force:
     """Decodes the tokens of `source`, that were encoded just before, into `target`, and measures the result."""
     audio.write(target, codec.decode(tokens), codec.sample_rate, force)
     seconds = tokens.samples / tokens.sample_rate
+    kbit_per_s = bitrate(tokens.codebook_sizes[: len(tokens.codes)], tokens.frame_rate)
+    return _measured(source, target, seconds, kbit_per_s, codec.watch.seconds)
+
+
+def reconstruct_by_peer(peer: Peer, source: Path, target: Path, force: bool) -> RoundTrip:
+    """The same by another codec, at its own sample rate."""
+    wave, watch = audio.read(source, peer.sample_rate), Stopwatch(peer.model.device)
+    audio.write(target, watch.timed(peer.reconstruct(wave)), peer.sample_rate, force)
+    return _measured(source, target, len(wave) / peer.sample_rate, peer.kbit_per_s, watch.seconds)
+
+
+def _measured(source: Path, target: Path, seconds: float, kbit_per_s: float, busy_seconds: float) -> RoundTrip:
     return RoundTrip(
         input=str(source),
         output=str(target),
         seconds=seconds,
-        kbit_per_s=bitrate(tokens.codebook_sizes[: len(tokens.codes)], tokens.frame_rate),
-        real_time_factor=codec.watch.seconds / seconds,
+        kbit_per_s=kbit_per_s,
+        real_time_factor=busy_seconds / seconds,
         quality=measure(_pieces(source, target, seconds), MEL_RATE),
     )
 

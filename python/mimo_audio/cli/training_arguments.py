@@ -44,19 +44,35 @@ def add_evaluation_commands(commands: Commands) -> None:
         subjects, "tokenizer", "scores of the audio tokenizer on sets of recordings",
         """
         A SET is a folder of audio files, or a manifest: JSON lines with "audio" (relative to it) and perhaps "text".
-        OUT gets scores.json, pictures, and every resynthesis. Scores are those of `roundtrip`; with a recogniser also
-        its word error rate on originals and on resynthesis (where there is a text), with a speaker judge the cosine of
-        both embeddings. Either is a function of (wave [N] float32, sample rate) given as MODULE:FUNCTION.
+        OUT gets scores.json, pictures, and every resynthesis. Scores are those of `roundtrip`.
+
+        --recogniser adds the word error rate on originals and on resynthesis (where there is a text), and their
+        difference with its 95% interval (bootstrap over recordings, in pairs):
+        digits: English digits, by pocketsphinx and a grammar (pip install pocketsphinx).
+        --speaker adds the cosine of both voices' embeddings:
+        resemblyzer: a model that comes in its package (pip install resemblyzer).
+        Any other judge is a function of (wave [N] float32, sample rate), as MODULE:FUNCTION.
+
+        --peer adds rows SET/NAME of another codec on the same recordings: encodec, dac or mimi as released in the
+        format of the transformers library (pip install transformers), from FOLDER (config.json, model.safetensors), or
+        from the local hub cache if there is no FOLDER. It codes at the bit rate nearest to the tokenizer's that it
+        offers, at its own sample rate. Nothing is downloaded.
+
+        A recording that cannot be read, is silent or shorter than 0.25 s is left out of all rows and named at the end,
+        with exit status 1. Ctrl-C ends the work with the scores of the recordings that are done.
         """,
         "mimo-audio eval tokenizer recordings/ --out scores",
-        "mimo-audio eval tokenizer held_out/manifest.jsonl --out scores --model runs/nano/stage2/model "
-        "--recogniser mimo_audio.evaluate.recognisers:digits",
+        "mimo-audio eval tokenizer held_out/manifest.jsonl --out scores --recogniser digits --speaker resemblyzer",
+        "mimo-audio eval tokenizer recordings/ --out scores --peer mimi --peer encodec=encodec_24khz/",
     )  # fmt: skip
     tokenizer.add_argument("input", type=Path, nargs="+", metavar="SET", help="folder or manifest")
     tokenizer.add_argument("--out", type=Path, required=True, metavar="OUT", help="folder for the results")
     tokenizer.add_argument("--force", action="store_true", help="overwrite what exists")
     tokenizer.add_argument("--limit", type=positive, metavar="N", help="the first N recordings of each set only")
-    tokenizer.add_argument("--recogniser", metavar="JUDGE", help="speech recogniser, MODULE:FUNCTION -> text")
-    tokenizer.add_argument("--speaker", metavar="JUDGE", help="speaker embedding, MODULE:FUNCTION -> [D]")
+    tokenizer.add_argument("--recogniser", metavar="JUDGE", help="digits, or MODULE:FUNCTION -> text")
+    tokenizer.add_argument("--speaker", metavar="JUDGE", help="resemblyzer, or MODULE:FUNCTION -> embedding [D]")
+    tokenizer.add_argument(
+        "--peer", action="append", default=[], metavar="NAME[=FOLDER]", help="another codec: encodec, dac or mimi"
+    )
     model(tokenizer)
     n_q(tokenizer)

@@ -164,19 +164,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Render the nano recipe's training speech.")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=4000, help="synthetic training sentences")
+    parser.add_argument("--held-out", type=int, default=120, help="recordings of each held-out split")
     parser.add_argument("--digits", type=Path, help="tar archive of the Free Spoken Digit Dataset")
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
     splits = {
         "train": _spoken(training_lines(args.seed, args.count)),
-        "held_out_voices": _spoken(held_out_lines(args.seed + 1, 24)),
+        "held_out_voices": _spoken(held_out_lines(args.seed + 1, args.held_out)),
     }
     if args.digits:
         digits = read_digits(args.digits)
         theo = {HELD_OUT_SPEAKER: digits["held_out"].pop(HELD_OUT_SPEAKER)}
         splits["digits"] = digit_strings(digits["train"], args.seed, 1200, stretch=0.2)
-        splits["held_out_digits"] = digit_strings(digits["held_out"], args.seed, 12, stretch=0)
-        splits["held_out_speaker"] = digit_strings(theo, args.seed, 12, stretch=0)
+        splits["held_out_digits"] = digit_strings(digits["held_out"], args.seed, args.held_out, stretch=0)
+        splits["held_out_speaker"] = digit_strings(theo, args.seed, args.held_out, stretch=0)
     for name, items in splits.items():
         print(f"{name}: {write_split(args.out / name, items):.1f} min", flush=True)
 

@@ -1,53 +1,48 @@
-"""What judges of speech make of a resynthesis, and how much of the codebooks it uses.
+"""What judges of speech make of a wave, and how much of the codebooks its codes use.
 
-A judge is any function of a wave [N] (float32, mono) and its sample rate, named "MODULE:FUNCTION": a recogniser returns
-text, a speaker judge an embedding [D]. They are chosen by the user, as good ones are large and come with their models.
+A judge is any function of a wave [N] (float32, mono) and its sample rate: a recogniser returns text, a speaker judge an
+embedding [D]. Built-in ones have short names; any other is named "MODULE:FUNCTION".
 """
 
-import string
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mimo_audio.errors import MimoError
-from mimo_audio.evaluate.metrics import Wave
+from mimo_audio.evaluate.metrics import MEL_RATE, Wave
 
 Judge = Callable[[Wave, int], Any]
 
+RECOGNISERS = {"digits": "mimo_audio.evaluate.recognisers:digits"}
+SPEAKERS = {"resemblyzer": "mimo_audio.evaluate.speakers:resemblyzer"}
+
 
 def load_judge(option: str, name: str) -> Judge:
-    """The function "MODULE:FUNCTION". Raises MimoError that names the option."""
-    module, _, function = name.partition(":")
+    """The judge of this name, tried on a second of faint noise. Raises MimoError that names the option."""
+    module, _, function = (RECOGNISERS | SPEAKERS).get(name, name).partition(":")
     try:
         judge = getattr(import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
-        raise MimoError(f"{option}: cannot find {name!r} (MODULE:FUNCTION): {error}") from error
+        known = ", ".join(RECOGNISERS if option == "--recogniser" else SPEAKERS)
+        raise MimoError(f"{option}: cannot find {name!r} (expected {known} or MODULE:FUNCTION): {error}") from error
     if not callable(judge):
         raise MimoError(f"{option}: expected a function, got {name!r}, which is none")
+    noise = np.random.default_rng(0).normal(0, 1e-3, MEL_RATE).astype(np.float32)
+    ask(option, judge, noise, MEL_RATE)
     return judge
 
 
-def require_jiwer() -> None:
-    """Raises MimoError if word error rates cannot be computed here; meant for before long work."""
-    if find_spec("jiwer") is None:
-        raise MimoError("word error rates need jiwer: pip install jiwer")
-
-
-def word_error_rate(texts: Sequence[str], heard: Sequence[str]) -> float | None:
-    """Wrong words per word of the texts, all together; case and punctuation do not count. None without words."""
-    import jiwer
-
-    pairs = [(_words(text), _words(guess)) for text, guess in zip(texts, heard, strict=True)]
-    pairs = [pair for pair in pairs if pair[0]]
-    return float(jiwer.wer([text for text, _ in pairs], [guess for _, guess in pairs])) if pairs else None
-
-
-def _words(text: str) -> str:
-    return " ".join("".join(" " if c in string.punctuation else c for c in text.lower()).split())
+def ask(option: str, judge: Judge, wave: Wave, sample_rate: int) -> Any:
+    """The judge's answer. Raises MimoError, whatever the judge raises."""
+    try:
+        return judge(wave, sample_rate)
+    except MimoError:
+        raise
+    except Exception as error:
+        raise MimoError(f"{option}: the judge failed: {type(error).__name__}: {error}") from error
 
 
 def cosine(a: NDArray[np.floating], b: NDArray[np.floating]) -> float | None:
