@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mimo_audio.errors import MimoError
+from mimo_audio.evaluate import recognisers, speakers
 from mimo_audio.evaluate.recognisers import digits
 from mimo_audio.evaluate.speech import ask, codebook_usage, cosine, load_judge
 
@@ -37,8 +38,16 @@ def test_a_judge_that_is_none_is_an_error(name):
         load_judge("--speaker", name)
 
 
+def test_the_digit_recogniser_hears_nothing_in_silence_and_noise():
+    pytest.importorskip("pocketsphinx")  # the extra "judges"
+    noise = np.random.default_rng(0).normal(0, 1e-3, 24000).astype(np.float32)
+    assert [digits(wave, 24000) for wave in (noise, noise * 0, noise[:0])] == ["", "", ""]
+
+
 @pytest.mark.parametrize("name", ["digits", "resemblyzer"])
 def test_a_built_in_judge_without_its_package_says_which(name, monkeypatch):
+    recognisers._decoder.cache_clear()
+    speakers._load.cache_clear()
     for package in ("pocketsphinx", "resemblyzer"):
         monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MimoError, match="pip install"):

@@ -64,6 +64,15 @@ def test_digit_strings_are_what_their_text_says(digits):
         assert np.abs(wave).max() == pytest.approx(0.6, abs=1e-3)
 
 
+def test_a_larger_held_out_split_begins_with_the_smaller_one(digits):
+    speakers = synthetic.read_digits(digits)["held_out"]
+    few, many = (list(synthetic.digit_strings(speakers, 0, count, stretch=0)) for count in (3, 9))
+    for one, other in zip(few, many[:3], strict=True):
+        assert one[:2] == other[:2]
+        assert np.array_equal(one[2], other[2])
+    assert list(synthetic.held_out_lines(0, 5)) == list(synthetic.held_out_lines(0, 9))[:5]
+
+
 def test_a_split_is_files_and_a_manifest(tmp_path):
     items = [("one", "a", np.full(24000, 0.5, np.float32)), ("two", "b", np.full(12000, 0.25, np.float32))]
     assert synthetic.write_split(tmp_path / "split", iter(items)) == pytest.approx(1.5 / 60)

@@ -88,13 +88,13 @@ class Evaluation:
         source = recording.path
         _check_audible(source)
         original = self._judged(recording, source)
-        for codec, target in zip([self.codec, *self.peers], targets, strict=True):
+        for peer, target in zip([None, *self.peers], targets, strict=True):
             codes = None
-            if isinstance(codec, Peer):
-                trip = reconstruct_by_peer(codec, source, target, self.force)
+            if peer:
+                trip = reconstruct_by_peer(peer, source, target, self.force)
             else:
-                tokens = codec.encode(source)
-                trip, codes = reconstruct(codec, tokens, source, target, self.force), tokens.codes
+                tokens = self.codec.encode(source)
+                trip, codes = reconstruct(self.codec, tokens, source, target, self.force), tokens.codes
             decoded = self._judged(recording, target)
             heard = Heard(recording.text or "", original[0], decoded[0]) if original[0] is not None else None
             similarity = speech.cosine(original[1], decoded[1]) if self.speaker else None
