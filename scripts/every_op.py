@@ -57,7 +57,8 @@ def _count(number: int) -> str:
 def _rvq() -> Iterator[Call]:
     for dtype in (torch.float32, torch.float64):
         codebooks = [torch.randn(size, 40, dtype=dtype) for size in (70, 33, 16)]
-        for count in (0, 1, 67):
+        yield Call(f"rvq_tables/{dtype}".replace("torch.", ""), (codebooks,))
+        for count in (0, 1, 12, 30, 67, 300):  # every form of the search, one and several pieces of training's sort
             at = f"{dtype}/{_count(count)}".removeprefix("torch.")
             x, grad = torch.randn(2, count, 40, dtype=dtype)
             codes = torch.stack([torch.randint(len(entries), (count,)) for entries in codebooks])

@@ -28,7 +28,7 @@ def cases(device: str, dtype: torch.dtype) -> Iterator[Case]:
     generator = torch.Generator().manual_seed(0)
     codebooks = [torch.randn(size, DIM, generator=generator).to(device) for size in SIZES]
     on_cuda = device.startswith("cuda")
-    large = (16384,) if on_cuda else ()
+    large = (90_000,) if on_cuda else ()
     for count in (1, 750, 3000, *large):
         codes = torch.stack([torch.randint(size, (count,), generator=generator) for size in SIZES]).to(device)
         yield Case(
