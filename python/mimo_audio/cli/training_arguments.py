@@ -48,7 +48,8 @@ def add_evaluation_commands(commands: Commands) -> None:
 
         --recogniser adds the word error rate on originals and on resynthesis (where there is a text), and their
         difference with its 95% interval (bootstrap over recordings, in pairs):
-        digits: English digits, by pocketsphinx and a grammar (pip install pocketsphinx).
+        digits, commands: English digits, and the commands of mimo_audio.data.sentences, by pocketsphinx and a grammar
+        (pip install pocketsphinx).
         --speaker adds the cosine of both voices' embeddings:
         resemblyzer: a model that comes in its package (pip install resemblyzer).
         Any other judge is a function of (wave [N] float32, sample rate), as MODULE:FUNCTION.
@@ -69,7 +70,7 @@ def add_evaluation_commands(commands: Commands) -> None:
     tokenizer.add_argument("--out", type=Path, required=True, metavar="OUT", help="folder for the results")
     tokenizer.add_argument("--force", action="store_true", help="overwrite what exists")
     tokenizer.add_argument("--limit", type=positive, metavar="N", help="the first N recordings of each set only")
-    tokenizer.add_argument("--recogniser", metavar="JUDGE", help="digits, or MODULE:FUNCTION -> text")
+    tokenizer.add_argument("--recogniser", metavar="JUDGE", help="digits, commands, or MODULE:FUNCTION -> text")
     tokenizer.add_argument("--speaker", metavar="JUDGE", help="resemblyzer, or MODULE:FUNCTION -> embedding [D]")
     tokenizer.add_argument(
         "--peer", action="append", default=[], metavar="NAME[=FOLDER]", help="another codec: encodec, dac or mimi"

@@ -71,7 +71,7 @@ def sentence(rng: random.Random) -> str:
     if kind < 0.15:
         return " ".join(rng.choice(DIGITS) for _ in range(rng.randint(2, 7)))
     if kind < 0.25:
-        return _command(rng)
+        return command(rng)
     if kind < 0.35:
         return " ".join(_invented(rng) for _ in range(rng.randint(3, 6)))
     subject, thing = _noun_phrase(rng), _noun_phrase(rng)
@@ -89,7 +89,8 @@ def _noun_phrase(rng: random.Random) -> str:
     return f"{determiner}{adjective} {rng.choice(NOUNS)}"
 
 
-def _command(rng: random.Random) -> str:
+def command(rng: random.Random) -> str:
+    """One of five simple forms, which a small grammar covers (mimo_audio.evaluate.recognisers)."""
     room, device, person = rng.choice(ROOMS), rng.choice(DEVICES), rng.choice(PEOPLE)
     return rng.choice(
         (

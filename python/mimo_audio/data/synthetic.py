@@ -12,7 +12,7 @@ import json
 import random
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from mimo_audio.data.sentences import DIGITS, sentence
+from mimo_audio.data.sentences import DIGITS, command, sentence
 from mimo_audio.errors import AudioError, MimoError
 
 SAMPLE_RATE = 24000
@@ -72,11 +72,11 @@ def training_lines(seed: int, count: int) -> Iterator[Line]:
         yield Line(sentence(rng), voice, rng.randint(120, 210), rng.randint(15, 85))
 
 
-def held_out_lines(seed: int, count: int) -> Iterator[Line]:
+def held_out_lines(seed: int, count: int, text: Callable[[random.Random], str] = sentence) -> Iterator[Line]:
     """Sentences in voices that training never hears, at an ordinary rate and pitch."""
     rng = random.Random(seed)
     for i in range(count):
-        yield Line(sentence(rng), f"en-us+{HELD_OUT_VARIANTS[i % len(HELD_OUT_VARIANTS)]}", rng.randint(140, 180), 50)
+        yield Line(text(rng), f"en-us+{HELD_OUT_VARIANTS[i % len(HELD_OUT_VARIANTS)]}", rng.randint(140, 180), 50)
 
 
 def speak(line: Line) -> NDArray[np.float32]:
@@ -160,7 +160,7 @@ def _spoken(lines: Iterator[Line]) -> Iterator[tuple[str, str, NDArray[np.float3
 
 
 def main() -> None:
-    """Renders train/, held_out_voices/ and, given the digits archive, digits/ and held_out_digits/ below --out."""
+    """Renders below --out the splits of espeak-ng and, given the archive, those of recorded digits."""
     parser = argparse.ArgumentParser(description="Render the nano recipe's training speech.")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=4000, help="synthetic training sentences")
@@ -171,6 +171,7 @@ def main() -> None:
     splits = {
         "train": _spoken(training_lines(args.seed, args.count)),
         "held_out_voices": _spoken(held_out_lines(args.seed + 1, args.held_out)),
+        "held_out_commands": _spoken(held_out_lines(args.seed + 1, args.held_out, command)),
     }
     if args.digits:
         digits = read_digits(args.digits)

@@ -16,7 +16,7 @@ from mimo_audio.evaluate.metrics import MEL_RATE, Wave
 
 Judge = Callable[[Wave, int], Any]
 
-RECOGNISERS = {"digits": "mimo_audio.evaluate.recognisers:digits"}
+RECOGNISERS = {name: f"mimo_audio.evaluate.recognisers:{name}" for name in ("digits", "commands")}
 SPEAKERS = {"resemblyzer": "mimo_audio.evaluate.speakers:resemblyzer"}
 
 
