@@ -1,10 +1,10 @@
 """What each choice of the nano tokenizer's recipe brings: short training runs that differ from it in one thing.
 
-    python bench/tokenizer_ablation.py OUT --sets voices/manifest.jsonl digits/manifest.jsonl [--json FILE]
+    python bench/tokenizer_ablation.py OUT --sets voices/manifest.jsonl digits/manifest.jsonl --start STAGE1/model
 
 Every run is `mimo-audio train tokenizer` on a changed copy of the recipe (kept in OUT), scored by `mimo-audio eval
-tokenizer`; what OUT holds already is not repeated. Runs of stage 1 start from random weights, those of stage 2 from the
-shipped tokenizer. Those of stage 1 have far fewer steps than the recipe's: only their differences tell.
+tokenizer`; what OUT holds already is not repeated. Runs of stage 1 start from random weights, those of stage 2 from a
+tokenizer after stage 1. Those of stage 1 have far fewer steps than the recipe's: only their differences tell.
 """
 
 import argparse
@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCORES = ("stoi", "pesq_nb", "pesq_wb", "mel_distance_db", "f0_error")
 LOSSES = ("audio_to_text", "mel", "coarse", "magnitude", "phase", "wave", "commitment", "adversarial", "discriminator")
 RECONSTRUCTION = {"mel": 1, "coarse": 1, "magnitude": 1, "phase": 0.5, "wave": 1}
+ADVERSARIAL = {"adversarial": 1, "feature_matching": 2}
 
 Recipe = dict[str, Any]
 Change = Callable[[Recipe], object]
@@ -83,16 +84,19 @@ RUNS: dict[str, dict[str, Change]] = {
         "with the audio-to-text objective": read_text,
     },
     "stage2": {
-        "the recipe": lambda recipe: None,
-        "reconstruction losses alone": set_value("stage2", steps=4000, weights=[{"first_step": 0, **RECONSTRUCTION}]),
-        "discriminators almost from the start, and three times as heavy": set_value(
+        "the recipe: reconstruction losses alone": lambda recipe: None,
+        "discriminators in the last 2,000 steps, a third as heavy": set_value(
             "stage2",
-            steps=4000,
-            discriminator_learning_rate=0.001,
+            steps=7000,
+            discriminator_learning_rate=0.002,
             weights=[
                 {"first_step": 0, **RECONSTRUCTION},
-                {"first_step": 100, **RECONSTRUCTION, "adversarial": 1, "feature_matching": 2},
+                {"first_step": 5000, **{name: 3 * weight for name, weight in RECONSTRUCTION.items()}, **ADVERSARIAL},
             ],
+        ),
+        "discriminators almost from the start, as heavy as the paper's": set_value(
+            "stage2",
+            weights=[{"first_step": 0, **RECONSTRUCTION}, {"first_step": 100, **RECONSTRUCTION, **ADVERSARIAL}],
         ),
     },
 }
@@ -105,22 +109,27 @@ def run(stage: str, change: Change, folder: Path, arguments: argparse.Namespace)
         shorten(recipe[stage], arguments.steps)
     change(recipe)
     del recipe["stage2" if stage == "stage1" else "stage1"]
-    scores = folder / "scores" / "scores.json"
-    if not scores.exists():
+    if not (folder / "scores" / "scores.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "recipe.json").write_text(json.dumps(recipe, indent=2))
         begun = (folder / stage / "checkpoint.safetensors").exists()
         start = ["--resume"] if begun else ["--start", arguments.start] if stage == "stage2" else []
         mimo("train", "tokenizer", "--config", folder / "recipe.json", "--out", folder, *start)
-        mimo("eval", "tokenizer", *arguments.sets, "--model", folder / stage / "model", "--out", scores.parent)
-    log = [json.loads(line) for line in (folder / stage / "log.jsonl").read_text().splitlines()]
-    sets = json.loads(scores.read_text())["sets"]
+    last = json.loads((folder / stage / "log.jsonl").read_text().splitlines()[-1])
     return {
-        "steps": log[-1]["step"],
-        "losses": {name: value for name, value in log[-1].items() if name in LOSSES},
-        "perplexity": log[-1]["perplexity"],
-        "scores": {name: {key: found["mean"][key] for key in SCORES} for name, found in sets.items()},
+        "steps": last["step"],
+        "losses": {name: value for name, value in last.items() if name in LOSSES},
+        "perplexity": last["perplexity"],
+        "scores": score(folder / stage / "model", folder / "scores", arguments.sets),
     }
+
+
+def score(model: Path, out: Path, sets: list[Path]) -> dict[str, dict[str, float]]:
+    """Mean scores of a tokenizer on every set."""
+    if not (out / "scores.json").exists():
+        mimo("eval", "tokenizer", *sets, "--model", model, "--out", out)
+    found = json.loads((out / "scores.json").read_text())["sets"]
+    return {name: {key: one["mean"][key] for key in SCORES} for name, one in found.items()}
 
 
 def mimo(*command: object) -> None:
@@ -132,13 +141,18 @@ def main() -> int:
     parser.add_argument("out", type=Path, help="folder of the runs")
     parser.add_argument("--sets", type=Path, nargs="+", required=True, help="recordings to score, folders or manifests")
     parser.add_argument("--recipe", type=Path, default=ROOT / "recipes" / "tokenizer-nano.json")
-    parser.add_argument("--start", default="nano", help="the tokenizer that stage 2 begins with (default: nano)")
+    parser.add_argument("--start", type=Path, required=True, help="the tokenizer folder that stage 2 begins with")
     parser.add_argument("--steps", type=int, default=1000, help="of every run of stage 1 (default: 1000)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the record")
     arguments = parser.parse_args()
     record: dict[str, Any] = {"recipe": arguments.recipe.stem, "steps": arguments.steps}
     for stage, variants in RUNS.items():
         record[stage] = {}
+        if stage == "stage2":
+            record[stage]["none"] = {
+                "steps": 0,
+                "scores": score(arguments.start, arguments.out / "start", arguments.sets),
+            }
         for number, (name, change) in enumerate(variants.items()):
             print(f"== {stage}: {name}", flush=True)
             record[stage][name] = run(stage, change, arguments.out / f"{stage}-{number}", arguments)

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/*.md from the records in bench/results (--check: fails if they are out of date)."""
+"""Writes the tables of the documents from the records in bench/results (--check: fails if they are out of date)."""
 
 import json
 import sys
@@ -141,9 +141,47 @@ def variants(stage: str) -> Callable[[dict[str, Any]], str]:
     return make
 
 
+def quality(record: dict[str, Any]) -> str:
+    """A row per held-out set."""
+    rows = []
+    for name, scores in record["sets"].items():
+        mean = scores["mean"]
+        wer = "-"
+        if mean["words"]:
+            low, high = mean["wer_difference_95"]
+            wer = f"{mean['wer_original']:.3f} / {mean['wer_decoded']:.3f}"
+            wer += f", {mean['wer_difference']:+.3f} [{low:+.3f}, {high:+.3f}]"
+        rows.append(
+            [
+                f"{name} ({len(scores['files'])} recordings, {mean['seconds'] / 60:.1f} min)",
+                f"{mean['stoi']:.3f}",
+                f"{mean['pesq_nb']:.2f}",
+                f"{mean['pesq_wb']:.2f}",
+                f"{mean['mel_distance_db']:.1f}",
+                f"{mean['f0_error']:.1%}",
+                f"{mean['speaker_similarity']:.3f}",
+                wer,
+            ]
+        )
+    return table(
+        [
+            "held-out set",
+            "STOI",
+            "PESQ-NB",
+            "PESQ-WB",
+            "mel distance, dB",
+            "F0 error",
+            "voice",
+            "word errors, original / resynthesis",
+        ],
+        rows,
+    )
+
+
 Table = tuple[str, Callable[[dict[str, Any]], str]]  # the record, and what makes the table of it
-TABLES: dict[str, dict[str, Table]] = {
-    "streaming.md": {
+TABLES: dict[str, dict[str, Table]] = {  # by file, by mark
+    "python/mimo_audio/assets/nano/MODEL_CARD.md": {"quality": ("nano", quality)},
+    "docs/streaming.md": {
         "look-ahead": ("streaming_deviation", look_ahead),
         "norms": ("streaming_deviation", norms),
         "encoder": ("streaming_deviation", encoder),
@@ -152,7 +190,7 @@ TABLES: dict[str, dict[str, Table]] = {
         "speed-released": ("streaming_released", speed),
         "long": ("streaming", long_stream),
     },
-    "training.md": {
+    "docs/training.md": {
         "stage1": ("tokenizer_ablation", variants("stage1")),
         "stage2": ("tokenizer_ablation", variants("stage2")),
     },
@@ -170,7 +208,7 @@ def updated(text: str, tables: dict[str, Table]) -> str:
 def main() -> int:
     check, stale = "--check" in sys.argv[1:], 0
     for name, tables in TABLES.items():
-        path = ROOT / "docs" / name
+        path = ROOT / name
         text = path.read_text()
         wanted = updated(text, tables)
         if not check:

@@ -209,7 +209,7 @@ def test_bad_input(mimo: Mimo, model: Path, sets: tuple[Path, Path], half: None,
     command = ("eval", "tokenizer", "--out", tmp_path / "out", "--model", model, "--device", "cpu")
     for arguments, message in (
         ((sets[0], sets[0]), "folders of different names, got a second 'spoken'"),
-        ((sets[0], "--recogniser", "nowhere:f"), "--recogniser: cannot find 'nowhere:f' (expected digits or"),
+        ((sets[0], "--recogniser", "nowhere:f"), "--recogniser: cannot find 'nowhere:f' (expected digits, commands or"),
         ((sets[0], "--peer", "half", "--peer", "half=x"), "--peer: expected every codec once"),
         ((tmp_path / "none.jsonl",), "cannot read"),
         ((tmp_path / "bad",), "no recording can be scored; cannot read"),

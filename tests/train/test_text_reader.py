@@ -39,6 +39,12 @@ def test_company_changes_nothing(reader):
     assert reader(rows, lengths, texts).item() == pytest.approx(sum(alone) / 16, rel=1e-5)
 
 
+def test_bfloat16_products_change_little_and_warn_of_nothing(reader):
+    exact = reader(vectors(7), [4, 3], ["abc", "é"])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert reader(vectors(7), [4, 3], ["abc", "é"]).item() == pytest.approx(exact.item(), rel=0.01)
+
+
 def test_it_learns_which_sound_says_what(reader):
     rows = torch.cat((vectors(5, 1), vectors(5, 2)))
     optimizer = torch.optim.AdamW(reader.parameters(), 0.02)

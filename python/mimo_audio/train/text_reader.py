@@ -48,6 +48,7 @@ class TextReader(nn.Module):
             rest = longest - len(sound) - len(written)  # nothing that counts attends to what follows it
             embeds.append(F.pad(torch.cat((sound, written)), (0, 0, 0, rest)))
             targets += [IGNORED] * len(sound) + code[1:] + [IGNORED] * rest
-        logits = self.head(self.backbone(torch.stack(embeds)))
+        # Sums and norms stay float32 where products are bfloat16.
+        logits = self.head(self.backbone(torch.stack(embeds).float()))
         wanted = torch.tensor(targets, device=vectors.device)
         return F.cross_entropy(logits.flatten(0, 1).float(), wanted, ignore_index=IGNORED)
