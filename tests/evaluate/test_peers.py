@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
-transformers = pytest.importorskip("transformers")  # the extra "peers"
-
-from mimo_audio.errors import MimoError  # noqa: E402
-from mimo_audio.evaluate import peers  # noqa: E402
-from mimo_audio.evaluate.peers import load_peer  # noqa: E402
+from mimo_audio.errors import MimoError
+from mimo_audio.evaluate import peers
+from mimo_audio.evaluate.peers import load_peer
 
 CPU = torch.device("cpu")
 

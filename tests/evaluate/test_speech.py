@@ -42,13 +42,11 @@ def test_a_judge_that_is_none_is_an_error(name):
 
 
 def test_the_digit_recogniser_hears_nothing_in_silence_and_noise():
-    pytest.importorskip("pocketsphinx")  # the extra "judges"
     noise = np.random.default_rng(0).normal(0, 1e-3, 24000).astype(np.float32)
     assert [digits(wave, 24000) for wave in (noise, noise * 0, noise[:0])] == ["", "", ""]
 
 
 def test_the_recogniser_of_commands_has_words_for_every_form():
-    pytest.importorskip("pocketsphinx")  # the extra "judges"
     decoder = recognisers._commands()
     rng = random.Random(0)
     unknown = {"yellow-hammer", "yoghurt"}  # to the dictionary
