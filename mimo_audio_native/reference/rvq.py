@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 
-def rvq_encode(x: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
+def rvq_encode(x: Tensor, codebooks: Sequence[Tensor], tables: object = None) -> Tensor:
     """Greedy residual search: per layer the entry nearest to the residual, ties to the smallest index.
 
-    x [N, D], codebooks R tensors [K_r, D] -> codes [R, N] int64.
+    x [N, D], codebooks R tensors [K_r, D] -> codes [R, N] int64. tables: as the op takes them, of no use here.
     """
     residual = x
     codes = []
