@@ -4,7 +4,16 @@
 //   MIMO_LAUNCH(grid, block, shared_bytes, stream, kernel<T>)(arguments...);
 //   return MIMO_LAUNCH_ERROR();
 //
-// and the choice of a kernel by dtype, for ops of float32 and float64:
+// or, for a kernel of a sequence, with a head start (programmatic dependent launch, sm_90 and later):
+//
+//   MIMO_LAUNCH_EARLY(grid, block, shared_bytes, stream, kernel<T>)(arguments...);
+//
+// Such a kernel may start while the one before it in the stream runs. It reads what that one does not write (weights)
+// at will; every thread calls wait_for_previous_kernel() before anything else, and before it returns. After that
+// wait it may call let_next_kernel_start(). So what kernels further back wrote can be read at will as well, as long as
+// the first kernel of the sequence is launched the plain way: it then starts after all that was in the stream before.
+//
+// The choice of a kernel by dtype, for ops of float32 and float64:
 //
 //   return MIMO_FLOAT_OR_DOUBLE(p.dtype, run<T>(p, stream));
 #pragma once
@@ -45,7 +54,46 @@
     if (!(condition)) __trap();      \
   } while (0)
 
+#define MIMO_LAUNCH_EARLY(grid, block, shared_bytes, stream, ...) \
+  ::mimo::cuda::early_launch((grid), (block), (shared_bytes), (stream), __VA_ARGS__)
+
 namespace mimo::cuda {
+inline bool has_early_launch() {
+  int device = 0, major = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  return major >= 9;
+}
+
+// A function of the kernel's arguments that launches it; errors are those of cudaGetLastError.
+template <class... Parameters>
+auto early_launch(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, void (*kernel)(Parameters...)) {
+  return [=](Parameters... arguments) {
+    cudaLaunchAttribute early{};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config{};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = stream;
+    config.attrs = &early;
+    config.numAttrs = has_early_launch() ? 1 : 0;
+    (void)cudaLaunchKernelEx(&config, kernel, arguments...);
+  };
+}
+
+__device__ __forceinline__ void wait_for_previous_kernel() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void let_next_kernel_start() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
 inline LaunchError launch_error() {
   const cudaError_t error = cudaGetLastError();
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
@@ -64,11 +112,13 @@ __device__ __forceinline__ float reciprocal_root(float x) {
 
 #include "emulator/emulator.h"
 
-#define MIMO_LAUNCH(grid, block, shared_bytes, stream, ...)                                                          \
+#define MIMO_EMULATE_(early, grid, block, shared_bytes, stream, ...)                                                 \
   [grid_ = dim3(grid), block_ = dim3(block), bytes_ = size_t(shared_bytes), stream_ = (stream)](auto... arguments) { \
     (void)stream_;                                                                                                   \
-    ::mimo::emulator::launch(grid_, block_, bytes_, [=] { __VA_ARGS__(arguments...); });                             \
+    ::mimo::emulator::launch(grid_, block_, bytes_, [=] { __VA_ARGS__(arguments...); }, early);                      \
   }
+#define MIMO_LAUNCH(...) MIMO_EMULATE_(false, __VA_ARGS__)
+#define MIMO_LAUNCH_EARLY(...) MIMO_EMULATE_(true, __VA_ARGS__)
 #define MIMO_DYNAMIC_SHARED(type, name) type* name = reinterpret_cast<type*>(::mimo::emulator::dynamic_shared())
 #define MIMO_ALLOW_SHARED(bytes, ...) (void)(bytes)
 #define MIMO_DEVICE_CHECK(condition)                                              \
@@ -79,6 +129,8 @@ __device__ __forceinline__ float reciprocal_root(float x) {
 
 namespace mimo::cuda {
 inline float reciprocal_root(float x) { return 1.0f / std::sqrt(x); }
+inline void wait_for_previous_kernel() { emulator::wait_for_previous_kernel(); }
+inline void let_next_kernel_start() { emulator::let_next_kernel_start(); }
 }  // namespace mimo::cuda
 
 #endif

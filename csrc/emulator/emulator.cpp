@@ -68,6 +68,7 @@ struct Fibre {
   Coordinates at{};
   int warp = 0;
   bool done = false;
+  bool waited = false;  // for the kernel before
   const Barrier* waits_for = nullptr;
   unsigned waits_since = 0;
   unsigned parity = 0;  // which table the next exchange uses
@@ -84,6 +85,7 @@ struct State {
   Fibre* current = nullptr;
   void* scheduler = nullptr;
   std::function<void()> body;
+  bool early = false;
   std::string error;
   std::mt19937 random;
   bool shuffle = false;
@@ -140,6 +142,7 @@ void run_fibre() {
 #endif
   s.body();
   Fibre* me = s.current;
+  if (s.early && !me->waited) fail("a thread of an early launch returns without waiting for the kernel before");
   me->done = true;
   --s.alive;
   Warp& warp = s.warps[me->warp];
@@ -178,7 +181,7 @@ void run_block(uint3 block, dim3 block_dim, dim3 grid_dim) {
     const unsigned x = unsigned(i) % block_dim.x, y = unsigned(i) / block_dim.x % block_dim.y;
     f.at = {{x, y, unsigned(i) / (block_dim.x * block_dim.y)}, block, block_dim, grid_dim, i % kWarp};
     f.warp = i / kWarp;
-    f.done = false;
+    f.done = f.waited = false;
     f.waits_for = nullptr;
     f.parity = 0;
     s.warps[size_t(f.warp)].alive |= 1u << f.at.lane;
@@ -200,7 +203,7 @@ void run_block(uint3 block, dim3 block_dim, dim3 grid_dim) {
 
 }  // namespace
 
-void launch(dim3 grid, dim3 block, size_t shared_bytes, std::function<void()> body) {
+void launch(dim3 grid, dim3 block, size_t shared_bytes, std::function<void()> body, bool early) {
   State& s = state();
   const size_t threads = size_t(block.x) * block.y * block.z;
   if (threads == 0 || threads > 1024 || grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.y > 65535 || grid.z > 65535 ||
@@ -211,6 +214,7 @@ void launch(dim3 grid, dim3 block, size_t shared_bytes, std::function<void()> bo
   // 0xCD: reading shared memory before writing it gives conspicuous values.
   s.shared.assign(shared_bytes + 16, 0xCD);
   s.body = std::move(body);
+  s.early = early;
   for (unsigned z = 0; z < grid.z; ++z) {
     for (unsigned y = 0; y < grid.y; ++y) {
       for (unsigned x = 0; x < grid.x && s.error.empty(); ++x) run_block({x, y, z}, block, grid);
@@ -239,6 +243,12 @@ void fail(const char* reason) {
             std::to_string(at.block.z) + " thread " + std::to_string(at.thread.x) + "," + std::to_string(at.thread.y) +
             "," + std::to_string(at.thread.z) + ")";
   for (;;) to_scheduler();  // never resumed: the scheduler stops at the error
+}
+
+void wait_for_previous_kernel() { state().current->waited = true; }
+
+void let_next_kernel_start() {
+  if (state().early && !state().current->waited) fail("the next kernel may start before the one before has ended");
 }
 
 void shuffle_threads(unsigned seed) {

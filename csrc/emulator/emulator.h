@@ -33,7 +33,11 @@
 namespace mimo::emulator {
 
 // --- what cuda/launch.h uses -----------------------------------------------------------------------------------------
-void launch(dim3 grid, dim3 block, size_t shared_bytes, std::function<void()> body);
+// An early launch (programmatic dependent launch) runs like any other, but every thread must wait for the kernel before
+// it, and let the next start after that only.
+void launch(dim3 grid, dim3 block, size_t shared_bytes, std::function<void()> body, bool early = false);
+void wait_for_previous_kernel();
+void let_next_kernel_start();
 unsigned char* dynamic_shared();
 const char* launch_error();                  // of the last launch; nullptr if it went well; reading clears it
 [[noreturn]] void fail(const char* reason);  // ends the launch; called from a kernel

@@ -33,6 +33,12 @@ __global__ void lane_outside_its_mask(int* out) { *out = __shfl_sync(1u, 7, 0); 
 
 __global__ void device_check(int limit) { MIMO_DEVICE_CHECK(int(threadIdx.x) < limit); }
 
+__global__ void count_up(int* out, bool wait, bool start_next) {
+  if (wait) cuda::wait_for_previous_kernel();
+  if (start_next) cuda::let_next_kernel_start();
+  if (threadIdx.x == 0) ++*out;
+}
+
 __global__ void vote(int* out) {
   const unsigned votes = __ballot_sync(~0u, threadIdx.x % 3 == 0);
   const int rank = __shfl_up_sync(~0u, int(threadIdx.x), 1);
@@ -84,6 +90,11 @@ std::string self_test(const std::string& name) {
   if (name == "too_many_threads") {
     MIMO_LAUNCH(1, 2048, 0, nullptr, block_sum)(out, true);
     return outcome("finished");
+  }
+  if (name == "early_launch" || name == "no_wait" || name == "next_before_wait") {
+    MIMO_LAUNCH(1, 32, 0, nullptr, count_up)(out, false, true);  // a plain launch has nothing to wait for
+    MIMO_LAUNCH_EARLY(1, 32, 0, nullptr, count_up)(out, name == "early_launch", name != "no_wait");
+    return outcome(std::to_string(out[0]));
   }
   if (name == "vote") {
     MIMO_LAUNCH(1, 32, 0, nullptr, vote)(out);
