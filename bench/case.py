@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 
 @dataclass(frozen=True)
 class Case:
@@ -18,6 +20,10 @@ class Case:
     target:       wanted ratio reference time / native time on a CPU (the project's targets), None where there is none.
     cuda_target:  the same on a GPU.
     cuda_seconds: wanted time on one H200, None where there is none.
+    audio:        seconds of sound that a call reads or makes, or 0.
+    compiled:     the same by torch.compile under a CUDA graph, as far as plain torch goes; None where nobody would.
+    products:     dtype of the matrix products behind `flops`, None for the run's own.
+    graph:        whether `native` can be captured as a CUDA graph: it never waits for the GPU.
     """
 
     name: str
@@ -29,3 +35,7 @@ class Case:
     target: float | None = None
     cuda_target: float | None = None
     cuda_seconds: float | None = None
+    audio: float = 0.0
+    compiled: Callable[[], Any] | None = None
+    products: torch.dtype | None = None
+    graph: bool = True

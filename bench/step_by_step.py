@@ -16,7 +16,7 @@ Cache = list[tuple[Tensor, Tensor]]  # per layer: keys and values [B, heads, T, 
 
 
 class StepByStep:
-    """Greedy generation for one request; caches grow by concatenation."""
+    """Greedy generation; caches grow by concatenation. Rows of a batch have one length and kind."""
 
     def __init__(self, model: AudioLanguageModel) -> None:
         self.config: LanguageModelConfig = model.config
@@ -61,38 +61,39 @@ class StepByStep:
         return self.norm(f"{name}.norm", x)
 
     def embed(self, ids: Tensor) -> Tensor:
-        """ids [1 + C, T * G] -> [1, T, H]."""
+        """ids [B, 1 + C, T * G] -> [B, T, H]."""
         config = self.config
-        groups = ids.view(len(ids), -1, config.group_size)
-        text = groups[0, :, 0]
-        is_audio = text == self.empty
-        x = self.weights["lm_head.weight"].new_zeros(*groups.shape[1:], config.input_local_dim)
+        groups = ids.unflatten(2, (-1, config.group_size))
+        text = groups[:, 0, :, 0]
+        is_audio = (text == self.empty)[..., None]
+        x = self.weights["lm_head.weight"].new_zeros(*text.shape, config.group_size, config.input_local_dim)
         for channel, empty in enumerate(config.speech_zeroemb_idx):
-            codes = groups[1 + channel]
+            codes = groups[:, 1 + channel]
             x += F.embedding(codes, self.weights[f"speech_embeddings.{channel}.weight"]) * (codes != empty)[..., None]
-        x *= is_audio[:, None, None]
-        x = self.stack("input_local_transformer", config.patch_encoder, x, None, not config.input_full_attention)
-        x = self.linear("speech_group_downcast", (x * is_audio[:, None, None]).flatten(1))
-        embedded = F.embedding(text, self.weights["model.embed_tokens.weight"]) * ~is_audio[:, None]
-        return (x + embedded)[None]
+        x *= is_audio[..., None]
+        x = self.stack(
+            "input_local_transformer", config.patch_encoder, x.flatten(0, 1), None, not config.input_full_attention
+        ).unflatten(0, text.shape)
+        x = self.linear("speech_group_downcast", (x * is_audio[..., None]).flatten(2))
+        return x + F.embedding(text, self.weights["model.embed_tokens.weight"]) * ~is_audio
 
     def patch(self, hidden: Tensor) -> Tensor:
-        """hidden [1, H] -> codes [G, C], step by step."""
-        config = self.config
-        tokens = torch.zeros(config.group_size, config.audio_channels, dtype=torch.int64, device=hidden.device)
+        """hidden [B, H] -> codes [B, G, C], step by step."""
+        config, batch = self.config, len(hidden)
+        tokens = torch.zeros(batch, config.group_size, config.audio_channels, dtype=torch.int64, device=hidden.device)
         x = self.linear("hidden_states_downcast", hidden)[:, None]
         cache: Cache = []
         for step in range(config.patch_steps):
             state = self.stack("local_transformer", config.patch_decoder, x, cache, True)[:, -1]
-            x = x.new_zeros(1, 1, config.input_local_dim)
+            x = x.new_zeros(batch, 1, config.input_local_dim)
             for channel, delay in enumerate(config.delay_pattern):
                 if not delay <= step < delay + config.group_size:
                     continue
                 logits = self.linear(f"local_transformer_lm_heads.{channel}", state)
                 logits[:, config.speech_zeroemb_idx[channel]] = -torch.inf
                 token = logits.argmax(-1)
-                tokens[step - delay, channel] = token
-                x = x + F.embedding(token, self.weights[f"speech_embeddings.{channel}.weight"])
+                tokens[:, step - delay, channel] = token
+                x = x + F.embedding(token, self.weights[f"speech_embeddings.{channel}.weight"])[:, None]
             if "speech_embeddings_to_local.weight" in self.weights:
                 x = self.linear("speech_embeddings_to_local", x)
         return tokens
@@ -100,7 +101,7 @@ class StepByStep:
     def prefill(self, prompt_ids: Tensor) -> tuple[Tensor, Cache]:
         """prompt_ids [1 + C, P * G] -> last hidden state [1, H], cache."""
         cache: Cache = []
-        hidden = self.stack("model", self.config.backbone, self.embed(prompt_ids), cache, True)
+        hidden = self.stack("model", self.config.backbone, self.embed(prompt_ids[None]), cache, True)
         return hidden[:, -1], cache
 
     def generate(self, prompt_ids: Tensor, max_new: int) -> Tensor:
@@ -110,7 +111,7 @@ class StepByStep:
         hidden, cache = self.prefill(prompt_ids)
         for _ in range(max_new):
             text = self.linear("lm_head", hidden).argmax(-1)
-            codes = self.patch(hidden).T if int(text) == self.empty else empty
+            codes = self.patch(hidden)[0].T if int(text) == self.empty else empty
             groups.append(torch.cat([text.expand(1, config.group_size), codes]))
-            hidden = self.stack("model", config.backbone, self.embed(groups[-1]), cache, True)[:, -1]
+            hidden = self.stack("model", config.backbone, self.embed(groups[-1][None]), cache, True)[:, -1]
         return torch.cat(groups, 1)

@@ -1,6 +1,7 @@
 """Calls of every native op on small, odd and empty sizes: what is run under checkers that watch memory and threads.
 
     compute-sanitizer python scripts/every_op.py              every CUDA kernel on a GPU (scripts/gpu_check.sh)
+    python scripts/every_op.py --compare rvq_encode           the same, each result against the CPU kernel's
     python scripts/every_op.py --device emulator --shuffle 3  the same kernels on the CPU (scripts/emulator_asan.sh)
 
 tests/ops/test_every_op.py holds every op to the rules that all share with the same calls.
@@ -158,10 +159,68 @@ def _decoding() -> Iterator[Call]:
                 yield Call(f"backbone_step/{dtype}/{length}/{dim}/{_count(batch)}".replace("torch.", ""), step, 3)
 
 
+ALLOWED = {torch.float64: 1e-9, torch.float32: 2e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
+
+
+def difference(call: Call, device: str, ops) -> str:
+    """What of the call's results on `device` is not the CPU kernel's, or "": integers equal, the rest near in norm."""
+
+    def results(arguments: tuple, ops) -> list[Tensor]:
+        found = getattr(ops, call.op)(*arguments)
+        written = [] if call.writes is None else [arguments[call.writes]]
+        return [*([found] if isinstance(found, Tensor) else found), *written]
+
+    def copied(argument, device: str):
+        moved = _move(argument, device)
+        return moved.clone() if isinstance(moved, Tensor) else moved
+
+    allowed = max(
+        (ALLOWED[a.dtype] for a in call.arguments if isinstance(a, Tensor) and a.dtype in ALLOWED), default=0.0
+    )
+    there = results(tuple(copied(argument, device) for argument in call.arguments), ops)
+    here = results(tuple(copied(argument, "cpu") for argument in call.arguments), torch.ops.mimo)
+    for number, (got, wanted) in enumerate(zip(there, here, strict=True)):
+        got = got.cpu()
+        if got.shape != wanted.shape or got.dtype != wanted.dtype:
+            return f"result {number}: {got.dtype} {list(got.shape)}, expected {wanted.dtype} {list(wanted.shape)}"
+        if not got.is_floating_point():
+            if not torch.equal(got, wanted):
+                return f"result {number}: {(got != wanted).sum()} of {got.numel()} integers differ"
+            continue
+        finite = wanted.isfinite()
+        if not torch.equal(got.isfinite(), finite):
+            return f"result {number}: not finite elsewhere"
+        a, b = got[finite].double(), wanted[finite].double()
+        error = float((a - b).norm() / b.norm().clamp(min=1e-30))
+        if len(a) and not error <= allowed:
+            return f"result {number}: relative error {error:.1e}, allowed {allowed:.0e}"
+    return ""
+
+
+def compare(device: str, ops, wanted: list[str]) -> None:
+    """Prints every call that differs from the CPU's; the rest of an op's calls follow a failure too."""
+    where, count, differ = "cuda" if device == "cuda" else "cpu", 0, 0
+    for call in calls("cpu"):
+        if call.op == "rvq_tables" or (wanted and call.op not in wanted):  # tables are of the CUDA kernels alone
+            continue
+        count += 1
+        try:
+            said = difference(call, where, ops)
+        except Exception as error:
+            said = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        if said:
+            differ += 1
+            print(f"{call.name}: {said}", flush=True)
+    print(f"every_op: {count} calls compared on {device}, {differ} differ")
+    if differ:
+        raise SystemExit(1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("op", nargs="*", help="only these ops")
     parser.add_argument("--device", choices=["cuda", "cpu", "emulator"], default="cuda")
+    parser.add_argument("--compare", action="store_true", help="with the CPU kernels; exit status 1 if one differs")
     parser.add_argument("--shuffle", type=int, default=0, help="emulator: seeds 1 to this of the order of threads")
     parser.add_argument("--modules", help="emulator: the folder of the _emulator to take")
     arguments = parser.parse_args()
@@ -172,6 +231,9 @@ def main() -> None:
         from mimo_audio_native import _emulator
 
         ops = torch.ops.mimo_emu
+    if arguments.compare:
+        compare(arguments.device, ops, arguments.op)
+        return
     done = set()
     for seed in range(arguments.shuffle + 1):
         if arguments.device == "emulator":

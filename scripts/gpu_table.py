@@ -3,9 +3,10 @@
     python scripts/gpu_table.py STEPS [RECORD.json...]
 
 STEPS has a line per step: name, "ok", "FAILED" or "not run", seconds and a note, between tabs. A record is one of
-bench/run.py. `of limit` is the share of the machine's own ceiling, `vs torch` the ratio to the plain-torch definition,
-beside each what the project wants. Exit status 1 if a step failed or a case has an error; a target that is missed is
-marked, and no failure.
+bench/run.py; others are passed over. `of limit` is the share of the machine's own ceiling, `vs torch` the ratio to the
+plain-torch definition, beside each what the project wants; `graph` is the time as a CUDA graph, `compiled` that of
+torch.compile under one, `audio` seconds of sound per second. Exit status 1 if a step failed or a case has an error; a
+target that is missed is marked, and no failure.
 """
 
 import json
@@ -33,7 +34,7 @@ def verdict(row: dict[str, Any]) -> str:
 
 def case_cells(row: dict[str, Any], dtype: str) -> list[str]:
     if "error" in row:
-        return [row["case"], dtype, "", "", "", "", "", f"ERROR {row['error']}"]
+        return [row["case"], dtype, *[""] * 8, f"ERROR {row['error']}"]
     share, target = row["ceiling_share"], row["target"]
     return [
         row["case"],
@@ -43,6 +44,9 @@ def case_cells(row: dict[str, Any], dtype: str) -> list[str]:
         "" if share is None else f"{share:.0%}",
         f"{row['ratio']:.2f}x",
         "" if target is None else f"{target:.1f}x",
+        time_text(row.get("graph_s")),
+        time_text(row.get("compiled_s")),
+        f"{row['audio_seconds_per_s']:.0f}" if row.get("audio_seconds_per_s") else "",
         verdict(row),
     ]
 
@@ -76,7 +80,19 @@ def table(steps: list[list[str]], records: list[dict[str, Any]]) -> tuple[list[s
         rows += [case_cells(row, record["dtype"]) for row in record["cases"]]
         well = well and not any("error" in row for row in record["cases"])
     if rows:
-        head = ["op and size", "dtype", "time", "wanted", "of limit", "vs torch", "wanted", ""]
+        head = [
+            "op and size",
+            "dtype",
+            "time",
+            "wanted",
+            "of limit",
+            "vs torch",
+            "wanted",
+            "graph",
+            "compiled",
+            "audio",
+            "",
+        ]
         lines += ["", *aligned([head, *rows], 2)]
     return lines, well
 
@@ -84,6 +100,7 @@ def table(steps: list[list[str]], records: list[dict[str, Any]]) -> tuple[list[s
 def main() -> int:
     steps = [line.split("\t") for line in Path(sys.argv[1]).read_text().splitlines()]
     records = [json.loads(Path(name).read_text()) for name in sys.argv[2:]]
+    records = [record for record in records if "ceilings" in record]
     lines, well = table(steps, records)
     print("\n".join(lines))
     return int(not well)
