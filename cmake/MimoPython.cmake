@@ -47,6 +47,8 @@ function(mimo_link_torch target)
   target_compile_definitions(${target} PRIVATE TORCH_TARGET_VERSION=${MIMO_TORCH_TARGET})
   target_include_directories(${target} PRIVATE "${PROJECT_SOURCE_DIR}/csrc" "${PROJECT_SOURCE_DIR}/csrc/include")
   target_include_directories(${target} SYSTEM PRIVATE "${MIMO_TORCH}/include")
+  # torch carries a pybind11 of its own, which refuses code for the stable ABI: ours comes first.
+  target_include_directories(${target} SYSTEM BEFORE PRIVATE "${pybind11_INCLUDE_DIR}")
   target_link_libraries(${target} PRIVATE -Wl,--no-as-needed "${MIMO_TORCH}/lib/libtorch.so" -Wl,--as-needed
                                           "${MIMO_TORCH}/lib/libtorch_cpu.so")
   target_link_options(${target} PRIVATE -Wl,--exclude-libs,ALL)

@@ -109,7 +109,7 @@ PYTHON
 }
 export -f smoke
 wants smoke && step smoke 60 bash -c smoke
-wants profile && step profile 60 "$python" bench/profile.py --json "$out/$tag-profile.json"
+wants profile && step profile 60 "$python" bench/kernel_times.py --json "$out/$tag-profile.json"
 
 bench() { # RECORD LIMIT DTYPE ARGUMENT...
   rm -f "$out/$tag-$1.json"

@@ -89,8 +89,8 @@ def _case(
         return step_by_step.stack("model", shape, inputs()[0].unsqueeze(1), list(caches), True)[:, 0]
 
     def check(ours: Tensor, wanted: Tensor) -> None:
-        error = (ours - wanted).abs().max().item()
-        assert error < (1e-4 if dtype == torch.float32 else 0.1), f"largest error {error:.1e}"
+        error = float((ours - wanted).float().norm() / wanted.float().norm())  # the plain form rounds every activation
+        assert error < (1e-5 if dtype == torch.float32 else 0.03), f"relative error {error:.1e}"
 
     return Case(
         name=name,

@@ -1,6 +1,6 @@
 """Where the time of the GPU goes: every kernel of one call of each benchmark case, and the gaps between them.
 
-    python bench/profile.py [case...] [--dtype bfloat16] [--json out.json]
+    python bench/kernel_times.py [case...] [--dtype bfloat16] [--json out.json]
 
 Without names: the cases with a wanted time or ratio. torch.profiler (CUPTI) times the kernels of one call after a
 warm-up: name, launches, microseconds each, share of all; `gaps` is the time from the first start to the last end in
@@ -39,7 +39,7 @@ def kernels(case: Case) -> dict[str, Any]:
     busy = sum(map(sum, found.values()))
     span = max(e.time_range.end for e in events) - min(e.time_range.start for e in events) if events else 0.0
     rows = [
-        {"kernel": name, "launches": len(times), "us_each": sum(times) / len(times), "share": sum(times) / busy}
+        {"kernel": short(name), "launches": len(times), "us_each": sum(times) / len(times), "share": sum(times) / busy}
         for name, times in sorted(found.items(), key=lambda item: -sum(item[1]))
     ]
     return {"case": case.name, "span_us": span, "busy_us": busy, "launches": len(events), "kernels": rows}
@@ -59,7 +59,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all of them")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
-        print("bench/profile.py: needs a GPU, and torch sees none", file=sys.stderr)
+        print("bench/kernel_times.py: needs a GPU, and torch sees none", file=sys.stderr)
         return 2
     rows: list[dict[str, Any]] = []
     failed = False
@@ -76,7 +76,7 @@ def main() -> int:
         print(f"{case.name}: {row['span_us']:.0f} us, {row['launches']} launches, gaps {gaps:.0f} us")
         for kernel in row["kernels"][: arguments.most]:
             times = f"{kernel['share']:5.1%} {kernel['launches']:5} x {kernel['us_each']:8.1f} us"
-            print(f"  {times}  {short(kernel['kernel'])}")
+            print(f"  {times}  {kernel['kernel']}")
         sys.stdout.flush()
         if arguments.json:
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
