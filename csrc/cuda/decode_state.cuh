@@ -12,17 +12,24 @@ struct DecodeState {
   float *x, *q, *attended, *act;  // [batch, dim], [batch, heads W] twice, [batch, ffn]
   void* cache;                    // [layers, 2, batch, kv_heads, capacity, W]
   const float *cos, *sin;         // [> position, W / 2]
+  const int64_t* lengths;         // [batch]: positions so far of every row, at most `position`; null: `position` of all
   const int64_t* padding;         // [batch]: positions at a row's left that are none of its own; null: no row has any
   BlockShape shape;
   int batch, capacity, position;
 
   __host__ __device__ int64_t layer_size() const { return int64_t(batch) * shape.kv_heads * capacity * shape.head_dim; }
 
-  // The first position that is row b's own.
+  // The position of row b that is new, and the first that is its own.
+  __device__ __forceinline__ int last(int b) const {
+    if (!lengths) return position;
+    const int64_t count = lengths[b];
+    MIMO_DEVICE_CHECK(count >= 0 && count <= position);
+    return int(count);
+  }
   __device__ __forceinline__ int first(int b) const {
     if (!padding) return 0;
     const int64_t count = padding[b];
-    MIMO_DEVICE_CHECK(count >= 0 && count <= position);
+    MIMO_DEVICE_CHECK(count >= 0 && count <= last(b));
     return int(count);
   }
 

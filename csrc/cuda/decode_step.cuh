@@ -1,9 +1,9 @@
 // A stack of Qwen2 blocks at one new position per row of a batch, against a cache of the keys and values so far, as a
 // sequence of kernels without a host decision between them: a CUDA graph can hold any number of steps.
 //
-// A block is five kernels:
+// A block is five kernels, or six:
 //   qkv        norm 1, q, k and v products, biases, rotation; k and v go to the cache
-//   attention  the caller's: one warp per row and head here, 32 cached positions at a time, running maximum and sum
+//   attention  one or two, the caller's choice (decode_attention.cuh)
 //   add        out product, added to x
 //   gate_up    norm 2, gate and up products, SwiGLU
 //   add        down product, added to x
@@ -17,7 +17,7 @@
 #pragma once
 #include <initializer_list>
 
-#include "cuda/decode_state.cuh"
+#include "cuda/decode_attention.cuh"
 
 namespace mimo::cuda {
 
@@ -118,7 +118,7 @@ __global__ void __launch_bounds__(32 * kDecodeWarps)
   for (int j = 0; j < kBatch; ++j) {
     const int b = part.row + j;
     if (b >= s.batch) return;
-    const int64_t angle = int64_t(s.position - s.first(b)) * half + i;
+    const int64_t angle = int64_t(s.last(b) - s.first(b)) * half + i;
     const float cos = is_v ? 1.0f : s.cos[angle], sin = is_v ? 0.0f : s.sin[angle];
     const float low = sum[0][j] + a, high = sum[1][j] + c;
     const float turned_low = low * cos - high * sin, turned_high = high * cos + low * sin;
@@ -127,69 +127,11 @@ __global__ void __launch_bounds__(32 * kDecodeWarps)
       to[i] = turned_low;
       to[i + half] = turned_high;
     } else {
-      C* to = s.cached<C>(layer, is_v, b, own, s.position);
+      C* to = s.cached<C>(layer, is_v, b, own, s.last(b));
       narrow(turned_low, to + i);
       narrow(turned_high, to + i + half);
     }
   }
-}
-
-// What a warp has added up over some positions: column lane + 32 j of the values, weighted by e^(score - maximum), and
-// the weights' total.
-struct Attended {
-  float maximum = -INFINITY, total = 0.0f, out[kMaxDecodeHeadDim / 32] = {};
-};
-
-// Calls body(j, column) for a lane's columns.
-template <class Body>
-__device__ __forceinline__ void for_columns(int width, Body&& body) {
-#pragma unroll
-  for (int j = 0; j < kMaxDecodeHeadDim / 32; ++j) {
-    const int column = int(threadIdx.x) + 32 * j;
-    if (column < width) body(j, column);
-  }
-}
-
-// One query over `count` keys and values [count, width].
-template <class C>
-__device__ __forceinline__ Attended attend_warp(const float* q, const C* keys, const C* values, int count, int width) {
-  const int lane = int(threadIdx.x);
-  const float scale = 1.0f / sqrtf(float(width));
-  Attended sum;
-  for (int first = 0; first < count; first += 32) {
-    float score = -INFINITY;
-    if (first + lane < count) {
-      const C* key = keys + int64_t(first + lane) * width;
-      score = 0.0f;
-      for (int d = 0; d < width; ++d) score = __fmaf_rn(q[d], widen(key[d]), score);
-      score *= scale;
-    }
-    float now = max(sum.maximum, score);
-    for (int bits = 16; bits; bits /= 2) now = max(now, __shfl_xor_sync(~0u, now, bits));
-    const float weight = std::exp(score - now), fade = std::exp(sum.maximum - now);
-    sum.total = __fmaf_rn(sum.total, fade, fold_warp(weight));
-    sum.maximum = now;
-    for_columns(width, [&](int j, int) { sum.out[j] *= fade; });
-    for (int p = 0; p < min(32, count - first); ++p) {
-      const float share = __shfl_sync(~0u, weight, p);
-      for_columns(width, [&](int j, int d) {
-        sum.out[j] = __fmaf_rn(share, widen(values[int64_t(first + p) * width + d]), sum.out[j]);
-      });
-    }
-  }
-  return sum;
-}
-
-// For a short cache of float32 without padding.
-static __global__ void __launch_bounds__(32 * kDecodeWarps) decode_attention_kernel(DecodeState s, int layer) {
-  const BlockShape& shape = s.shape;
-  const int64_t at = int64_t(blockIdx.x) * kDecodeWarps + threadIdx.y;  // row and head
-  if (at >= int64_t(s.batch) * shape.heads) return;
-  const int b = int(at / shape.heads), kv_head = int(at % shape.heads) / (shape.heads / shape.kv_heads);
-  const int width = shape.head_dim;
-  const Attended sum = attend_warp(s.q + at * width, s.cached<float>(layer, false, b, kv_head, 0),
-                                   s.cached<float>(layer, true, b, kv_head, 0), s.position + 1, width);
-  for_columns(width, [&](int j, int d) { s.attended[at * width + d] = sum.out[j] / sum.total; });
 }
 
 template <int kBatch, class W>
@@ -274,13 +216,8 @@ void launch_product(const void* weight, const float* input, int width, float* x,
   (weight, product_input<W>(input, width, batch, {weight}), x, rows);
 }
 
-inline void launch_decode_attention(const DecodeState& s, int layer, cudaStream_t stream) {
-  MIMO_LAUNCH(decode_blocks(int64_t(s.batch) * s.shape.heads), decode_block(), 0, stream, decode_attention_kernel)
-  (s, layer);
-}
-
-// Block number `layer` at s.position, from x to x; attend() launches what goes from q and the cache (of dtype C) to
-// attended.
+// Block number `layer` at the rows' new positions, from x to x; attend() launches what goes from q and the cache (of
+// dtype C) to attended.
 template <int kBatch, class W, class C, class Attend>
 LaunchError launch_decode_block(const DecodeState& s, const BlockWeights& w, int layer, cudaStream_t stream,
                                 Attend&& attend) {

@@ -68,7 +68,7 @@ LaunchError decode(const PatchDecodeParams& p, cudaStream_t stream) {
     }
     state.position = step;
     for (int layer = 0; layer < p.layers; ++layer) {
-      const auto attend = [&] { launch_decode_attention(state, layer, stream); };
+      const auto attend = [&] { launch_short_attention<float>(state, layer, stream); };
       if (const LaunchError error =
               launch_decode_block<kBatch, W, float>(state, p.blocks[layer], layer, stream, attend)) {
         return error;

@@ -27,6 +27,7 @@ SHAPES = {
     "one_key_head": Shape(heads=5, kv_heads=1, width=6),
     "odd_sizes": Shape(dim=21, ffn=13, heads=3, kv_heads=3, width=6, layers=1),
     "wide_heads": Shape(dim=17, heads=4, kv_heads=1, width=70, layers=1),
+    "widest_heads": Shape(dim=16, heads=3, kv_heads=1, width=256, layers=1),
     "nano_heads": Shape(dim=32, heads=6, kv_heads=2, width=32, layers=1),
     "released_heads": Shape(dim=32, heads=8, kv_heads=2, width=128, layers=1),
 }
@@ -119,7 +120,7 @@ def test_is_its_definition(backend, shape, batch) -> None:
     assert_matches(backend, make(shape, batch, device=backend.device), 1e-5)
 
 
-@pytest.mark.parametrize("length", [0, 1, 15, 16, 255, 256, 257, 700])
+@pytest.mark.parametrize("length", [0, 1, 15, 16, 63, 64, 255, 256, 257, 700, 2047, 2048, 2111, 4200])
 def test_lengths_of_the_cache(backend, length) -> None:
     assert_matches(backend, make(SHAPES["plain"], 2, length, device=backend.device), 1e-5)
 
@@ -130,7 +131,7 @@ def test_padding(backend, length, padding) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 2**-6), (torch.float16, 2**-9)])
-@pytest.mark.parametrize("name", ["grouped_query", "odd_sizes", "released_heads"])
+@pytest.mark.parametrize("name", ["grouped_query", "odd_sizes", "widest_heads", "released_heads"])
 def test_half_precision(backend, dtype, tolerance, name) -> None:
     """Against the definition in float64 over the same weights, which rounds neither the new keys and values nor the
     result: 2^-9 of numbers up to 4 for bfloat16 (2^-12 for float16), and twice for the next layer's.
