@@ -57,14 +57,24 @@ struct Residual {
 
   __device__ const T* before(int wanted, const Codebooks& books) {
     if (wanted > layer) {
+      constexpr int kWide = 8;  // columns of a lane at a time: enough reads under way to hide that each is far off
       const T* from = data();
-      for (int d = int(threadIdx.x) % 32; d < books.dim; d += 32) {
-        T value = from[d];
-#pragma unroll 4
+      for (int first = int(threadIdx.x) % 32; first < books.dim; first += 32 * kWide) {
+        T value[kWide];
+#pragma unroll
+        for (int j = 0; j < kWide; ++j) value[j] = first + 32 * j < books.dim ? from[first + 32 * j] : T(0);
+#pragma unroll 2
         for (int s = layer; s < wanted; ++s) {
-          value -= static_cast<const T*>(books.entries[s])[codes[s * stride] * books.dim + d];
+          const T* entry = static_cast<const T*>(books.entries[s]) + codes[s * stride] * books.dim + first;
+#pragma unroll
+          for (int j = 0; j < kWide; ++j) {
+            if (first + 32 * j < books.dim) value[j] -= entry[32 * j];
+          }
         }
-        scratch[d] = value;
+#pragma unroll
+        for (int j = 0; j < kWide; ++j) {
+          if (first + 32 * j < books.dim) scratch[first + 32 * j] = value[j];
+        }
       }
       layer = wanted;
     }

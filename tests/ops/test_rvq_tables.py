@@ -17,7 +17,8 @@ def exact_codes(x: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
     residual, codes = x.cpu(), []
     for codebook in (c.cpu() for c in codebooks):
         wide = codebook.double()
-        codes.append((wide.square().sum(1) - 2 * residual.double() @ wide.T).argmin(1))
+        dots = (residual.double()[:, None] * wide).sum(-1)  # not @, which need not score equal entries equally
+        codes.append((wide.square().sum(1) - 2 * dots).argmin(1))
         residual = residual - codebook[codes[-1]]
     return torch.stack(codes)
 
