@@ -10,19 +10,29 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 NATIVE_SOURCES := $(shell find csrc cmake CMakeLists.txt pyproject.toml -type f)
+# Ops link against torch's stable ABI: our package is built against the torch of the environment, never against one of
+# pip's choice, and alone. What it needs comes after, each built in an environment of its own where it has to be built.
+INSTALL := $(BIN)/pip install --quiet --no-build-isolation --no-deps --editable .
+# The demo's build knows the GPU at hand or none; the tests' has all that is shipped, and the emulator.
+GPU := $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .)
+DEMO_CUDA := $(if $(GPU),--config-settings=cmake.define.MIMO_CUDA_ARCHS=$(GPU)-real,--config-settings=cmake.define.MIMO_CUDA=OFF)
 
 .PHONY: demo test lint format bench clean
 
-demo: $(VENV)/.installed
+demo: $(if $(wildcard $(VENV)/.installed),$(VENV)/.installed,$(VENV)/.demo)
 	$(BIN)/mimo-audio demo --force $(AUDIO)
 
 test: $(VENV)/.installed
 	$(BIN)/pytest
 
-# Ops link against torch's stable ABI: build against the torch of the environment, never against one of pip's choice.
+$(VENV)/.demo: $(VENV)/.tools $(NATIVE_SOURCES)
+	$(INSTALL) $(DEMO_CUDA) --config-settings=build-dir=build/demo
+	$(BIN)/pip install --quiet 'mimo-audio-native[eval]'
+	@touch $@
+
 $(VENV)/.installed: $(VENV)/.tools $(NATIVE_SOURCES)
-	$(BIN)/pip install --quiet --no-build-isolation --editable '.[eval,train,test]' \
-	  --config-settings=cmake.define.MIMO_EMULATOR=ON --config-settings=build-dir=build/editable
+	$(INSTALL) --config-settings=cmake.define.MIMO_EMULATOR=ON --config-settings=build-dir=build/editable
+	$(BIN)/pip install --quiet 'mimo-audio-native[eval,train,test]'
 	@touch $@
 
 $(VENV)/.tools:
