@@ -153,9 +153,10 @@ def _decoding() -> Iterator[Call]:
             tokens = torch.zeros(batch, 3, 2, dtype=torch.int64)
             step = (hidden, heads, embeddings, [0, 32], [0, 2], 2, tokens, *sampler)
             yield Call(f"delayed_sampling/{at}", step, 6)
-            for length, padding in ((0, None), (300, torch.arange(batch) * 60)):
+            rows = torch.arange(batch)
+            for length, padding, lengths in ((0, None, None), (300, rows * 60, None), (301, rows * 7, 300 - rows * 60)):
                 cache = torch.randn(1, 2, batch, 1, length + 2, 8).to(dtype)
-                step = (hidden, layer, weight(dim), cache, length, padding, *_rotary(length + 1, 8), 2, 1e-6)
+                step = (hidden, layer, weight(dim), cache, length, padding, *_rotary(length + 1, 8), 2, 1e-6, lengths)
                 yield Call(f"backbone_step/{dtype}/{length}/{dim}/{_count(batch)}".replace("torch.", ""), step, 3)
 
 

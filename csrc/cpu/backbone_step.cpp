@@ -19,6 +19,9 @@
 namespace mimo::cpu::MIMO_ISA {
 namespace {
 
+// The positions that a row sees are attended to in pieces of so many.
+constexpr int kAttentionSplit = 256;
+
 // sum[h][d] = weights[h] . column d of values [count, width], kHeads heads and kVectors vectors from column d on.
 template <int kHeads, int kVectors, class T>
 inline void weighted_tile(const float* weights, const T* values, int count, int width, int lanes, float* out,
@@ -103,8 +106,9 @@ class Backbone {
   }
 
  private:
-  int first(int b) const { return p_.padding ? int(p_.padding[b]) : 0; }  // position that row b sees
-  int splits(int b) const { return (p_.length - first(b) + kAttentionSplit) / kAttentionSplit; }
+  int first(int b) const { return p_.padding ? int(p_.padding[b]) : 0; }         // position that row b sees
+  int last(int b) const { return p_.lengths ? int(p_.lengths[b]) : p_.length; }  // the new one
+  int splits(int b) const { return (last(b) - first(b) + kAttentionSplit) / kAttentionSplit; }
   int64_t part(int b, int head, int split) const { return (int64_t(b) * s_.heads + head) * splits_ + split; }
   T* cached(int layer, bool value, int b, int kv_head, int position) const {
     const int64_t row = ((2 * int64_t(layer) + value) * p_.batch + b) * s_.kv_heads + kv_head;
@@ -141,7 +145,7 @@ class Backbone {
     for (int b = 0; b < p_.batch; ++b) {
       float *row = blocks_.qkv[b] + head * width, turned[kMaxDecodeHeadDim];
       add_row(bias + own * width, width, row);
-      const int64_t angles = int64_t(p_.length - first(b)) * (width / 2);
+      const int64_t angles = int64_t(last(b) - first(b)) * (width / 2);
       const auto rotate = [&](float scale, float* out) {
         rotate_head(row, p_.cos + angles, p_.sin + angles, scale, width, out);
       };
@@ -149,7 +153,7 @@ class Backbone {
         rotate(1.0f / std::sqrt(float(width)), queries_[int64_t(b) * s_.heads + own]);
       } else {
         if (!is_v) rotate(1.0f, turned);
-        narrow_row(is_v ? row : turned, width, cached(layer, is_v, b, own, p_.length));
+        narrow_row(is_v ? row : turned, width, cached(layer, is_v, b, own, last(b)));
       }
     }
   }
@@ -158,7 +162,7 @@ class Backbone {
   void attend(int layer, int b, int kv_head, int split, int member) const {
     constexpr int L = kLanes<float>;
     if (split >= splits(b)) return;
-    const int from = first(b) + split * kAttentionSplit, left = p_.length + 1 - from;
+    const int from = first(b) + split * kAttentionSplit, left = last(b) + 1 - from;
     const int count = left < kAttentionSplit ? left : kAttentionSplit, whole = (count + L - 1) / L * L;
     const int head = kv_head * shared_, width = s_.head_dim;
     float* scores = scores_[int64_t(member) * shared_];

@@ -24,6 +24,7 @@ struct Plan {
     state.cache = p.cache;
     state.cos = p.cos;
     state.sin = p.sin;
+    state.lengths = p.lengths;
     state.padding = p.padding;
     state.x = buffers.take<float>(batch * shape.dim);
     state.q = buffers.take<float>(heads * shape.head_dim);
@@ -45,8 +46,7 @@ LaunchError step(const BackboneStepParams& p, cudaStream_t stream) {
       return error;
     }
   }
-  MIMO_LAUNCH(decode_blocks(p.batch), decode_block(), 0, stream, rms_norm_kernel<W>)
-  (state.x, static_cast<const W*>(p.norm), static_cast<W*>(p.out), p.shape.dim, p.batch, p.shape.eps);
+  launch_rms_norm<W>(state, p.norm, p.out, stream);
   return MIMO_LAUNCH_ERROR();
 }
 

@@ -176,24 +176,34 @@ __global__ void widen_kernel(const W* from, float* to, int64_t count) {
   if (i < count) to[i] = widen(from[i]);
 }
 
-// out = RMS norm of x, a warp per row.
+// out = RMS norm of x, a block per row.
 template <class W>
-__global__ void rms_norm_kernel(const float* x, const W* weight, W* out, int width, int batch, float eps) {
-  const int b = int(blockIdx.x) * kDecodeWarps + int(threadIdx.y);
-  if (b >= batch) return;
-  const float* row = x + int64_t(b) * width;
+__global__ void __launch_bounds__(32 * kDecodeWarps)
+    rms_norm_kernel(const float* x, const W* weight, W* out, int width, float eps) {
+  __shared__ float parts[kDecodeWarps];
+  constexpr int kThreads = 32 * kDecodeWarps;
+  const int thread = int(threadIdx.y) * 32 + int(threadIdx.x);
+  const float* row = x + int64_t(blockIdx.x) * width;
+  wait_for_previous_kernel();
+  let_next_kernel_start();
   float squares = 0.0f;
-  for (int d = int(threadIdx.x); d < width; d += 32) squares = __fmaf_rn(row[d], row[d], squares);
-  const float scale = 1.0f / sqrtf(fold_warp(squares) / float(width) + eps);
-  for (int d = int(threadIdx.x); d < width; d += 32) {
-    narrow(row[d] * scale * widen(weight[d]), out + int64_t(b) * width + d);
+#pragma unroll 4
+  for (int d = thread; d < width; d += kThreads) squares = __fmaf_rn(row[d], row[d], squares);
+  squares = fold_warp(squares);
+  if (threadIdx.x == 0) parts[threadIdx.y] = squares;
+  __syncthreads();
+  float sum = 0.0f;
+  for (int i = 0; i < kDecodeWarps; ++i) sum += parts[i];
+  const float scale = 1.0f / sqrtf(sum / float(width) + eps);
+#pragma unroll 4
+  for (int d = thread; d < width; d += kThreads) {
+    narrow(row[d] * scale * widen(weight[d]), out + int64_t(blockIdx.x) * width + d);
   }
 }
 
 // --- launches --------------------------------------------------------------------------------------------------------
 
 inline dim3 decode_block() { return dim3(32, kDecodeWarps); }
-inline unsigned decode_blocks(int64_t warps) { return unsigned((warps + kDecodeWarps - 1) / kDecodeWarps); }
 
 template <class W>
 ProductInput<W> product_input(const float* x, int width, int batch, std::initializer_list<const void*> weights) {
@@ -207,6 +217,12 @@ void launch_widen(const void* from, float* to, int64_t count, cudaStream_t strea
   constexpr int kThreads = 256;
   MIMO_LAUNCH(unsigned((count + kThreads - 1) / kThreads), kThreads, 0, stream, widen_kernel<W>)
   (static_cast<const W*>(from), to, count);
+}
+
+template <class W>
+void launch_rms_norm(const DecodeState& s, const void* weight, void* out, cudaStream_t stream) {
+  MIMO_LAUNCH_EARLY(unsigned(s.batch), decode_block(), 0, stream, rms_norm_kernel<W>)
+  (s.x, static_cast<const W*>(weight), static_cast<W*>(out), s.shape.dim, s.shape.eps);
 }
 
 template <bool kAdd, int kBatch, class W>

@@ -74,8 +74,7 @@ LaunchError decode(const PatchDecodeParams& p, cudaStream_t stream) {
         return error;
       }
     }
-    MIMO_LAUNCH(decode_blocks(batch), decode_block(), 0, stream, rms_norm_kernel<W>)
-    (state.x, static_cast<const W*>(p.norm), plan.out, dim, batch, p.shape.eps);
+    launch_rms_norm<W>(state, p.norm, plan.out, stream);
     if (const LaunchError error = MIMO_LAUNCH_ERROR()) return error;
     sampling.step = step;
     if (const LaunchError error = delayed_sampling(sampling, stream)) return error;

@@ -13,7 +13,7 @@ constexpr const char* kOp = "backbone_step";
 
 Tensor backbone_step(const Tensor& hidden, const std::vector<Tensor>& layers, const Tensor& norm, const Tensor& cache,
                      int64_t length, const std::optional<Tensor>& padding, const Tensor& cos, const Tensor& sin,
-                     int64_t attention_heads, double eps) {
+                     int64_t attention_heads, double eps, const std::optional<Tensor>& lengths) {
   std::vector<Tensor> hold;
   const DecodeArguments arguments{kOp, hidden, hold};
   arguments.check_hidden();
@@ -41,18 +41,23 @@ Tensor backbone_step(const Tensor& hidden, const std::vector<Tensor>& layers, co
              ": length must be 0 to P - 1, so that the cache has room for one more, got ", length,
              " for P = ", capacity);
   p.cache = cache.mutable_data_ptr();
-  if (padding) {
-    check_dim(kOp, "padding", *padding, 1, "[B]");
-    check_dtype(kOp, "padding", *padding, {ScalarType::Long});
-    check_same_device(kOp, "padding", *padding, "hidden", hidden);
-    MIMO_CHECK(padding->size(0) == batch, kOp, ": padding must have an entry per row of hidden (", batch, "), got ",
-               describe(*padding));
-    hold.push_back(torch::stable::contiguous(*padding));
-    p.padding = hold.back().const_data_ptr<int64_t>();
-    for (int64_t b = 0; hidden.is_cpu() && b < batch; ++b) {  // on CUDA the kernel traps
-      MIMO_CHECK(p.padding[b] >= 0 && p.padding[b] <= length, kOp, ": padding[", b, "] must be 0 to length (", length,
-                 "), got ", p.padding[b]);
-    }
+  const auto count_per_row = [&](const char* name, const std::optional<Tensor>& counts) -> const int64_t* {
+    if (!counts) return nullptr;
+    check_dim(kOp, name, *counts, 1, "[B]");
+    check_dtype(kOp, name, *counts, {ScalarType::Long});
+    check_same_device(kOp, name, *counts, "hidden", hidden);
+    MIMO_CHECK(counts->size(0) == batch, kOp, ": ", name, " must have an entry per row of hidden (", batch, "), got ",
+               describe(*counts));
+    hold.push_back(torch::stable::contiguous(*counts));
+    return hold.back().const_data_ptr<int64_t>();
+  };
+  p.lengths = count_per_row("lengths", lengths);
+  p.padding = count_per_row("padding", padding);
+  for (int64_t b = 0; hidden.is_cpu() && b < batch; ++b) {  // on CUDA the kernel traps
+    const int64_t own = p.lengths ? p.lengths[b] : length, unseen = p.padding ? p.padding[b] : 0;
+    MIMO_CHECK(own >= 0 && own <= length, kOp, ": lengths[", b, "] must be 0 to length (", length, "), got ", own);
+    MIMO_CHECK(unseen >= 0 && unseen <= own, kOp, ": padding[", b, "] must be 0 to ", p.lengths ? "the row's " : "",
+               "length (", own, "), got ", unseen);
   }
   const RotaryTables tables =
       rotary_tables(kOp, cos, sin, "hidden", hidden, p.shape.head_dim, "position", length + 1, hold);
@@ -75,5 +80,5 @@ Tensor backbone_step(const Tensor& hidden, const std::vector<Tensor>& layers, co
 
 MIMO_DEF(
     m.def("backbone_step(Tensor hidden, Tensor[] layers, Tensor norm, Tensor(a!) cache, int length, Tensor? padding, "
-          "Tensor cos, Tensor sin, int attention_heads, float eps) -> Tensor");)
+          "Tensor cos, Tensor sin, int attention_heads, float eps, Tensor? lengths=None) -> Tensor");)
 MIMO_IMPL(m.impl("backbone_step", TORCH_BOX(&mimo::backbone_step));)

@@ -19,6 +19,7 @@ def backbone_step(
     sin: Tensor,
     attention_heads: int,
     eps: float,
+    lengths: Tensor | None = None,
 ) -> Tensor:
     """One new position per row through Qwen2 blocks; its keys and values go into the cache.
 
@@ -29,12 +30,14 @@ def backbone_step(
         norm: [D] of the final RMS norm.
         cache: [L, 2, B, N, P, W] in hidden's dtype, contiguous: keys, rotated, and values of every layer at positions
             0 .. length - 1 of P; written at `length`.
-        length: positions so far, less than P.
-        padding: [B] int64, 0 to length: so many of a row's first positions are none of its own; the row neither sees
-            nor counts them (its new position is length - padding). None: no row has any.
+        length: positions so far, less than P; with `lengths`, the most that a row may have.
+        padding: [B] int64, 0 to the row's length: so many of a row's first positions are none of its own; the row
+            neither sees nor counts them (its new position is its length - padding). None: no row has any.
         cos, sin: [> length, W / 2] float32 rotary tables.
         attention_heads: query heads of every block.
         eps: of the RMS norms.
+        lengths: [B] int64, 0 to `length`: positions so far of every row, read on the device: a captured CUDA graph can
+            be replayed at any. None: `length` of every row.
 
     Returns:
         [B, D] in hidden's dtype, after the final norm. A row's result depends neither on the other rows nor on its
@@ -42,14 +45,16 @@ def backbone_step(
         hidden's. Not differentiable.
 
     Raises:
-        RuntimeError: wrong shapes, dtypes, devices or values (padding on CUDA, where looking would synchronise: the
-            kernel traps).
+        RuntimeError: wrong shapes, dtypes, devices or values (padding and lengths on CUDA, where looking would
+            synchronise: the kernel traps).
 
     Equivalent to a loop over layers of plain torch (``reference.backbone_step``).
     """
-    return torch.ops.mimo.backbone_step(hidden, layers, norm, cache, length, padding, cos, sin, attention_heads, eps)
+    return torch.ops.mimo.backbone_step(
+        hidden, layers, norm, cache, length, padding, cos, sin, attention_heads, eps, lengths
+    )
 
 
 @register_fake("mimo::backbone_step")
-def _(hidden, layers, norm, cache, length, padding, cos, sin, attention_heads, eps) -> Tensor:
+def _(hidden, layers, norm, cache, length, padding, cos, sin, attention_heads, eps, lengths=None) -> Tensor:
     return hidden.new_empty(hidden.shape)

@@ -21,12 +21,16 @@ def backbone_step(
     sin: Tensor,
     attention_heads: int,
     eps: float,
+    lengths: Tensor | None = None,
 ) -> Tensor:
     """hidden [B, D], cache [L, 2, B, N, P, W] -> hidden [B, D]; see ``mimo_audio_native``."""
-    batch = len(hidden)
-    unseen = torch.zeros(batch, dtype=torch.int64, device=hidden.device) if padding is None else padding
-    seen = torch.arange(length + 1, device=hidden.device) >= unseen[:, None]
-    cos, sin = cos[length - unseen], sin[length - unseen]
+    batch, device = len(hidden), hidden.device
+    rows = torch.arange(batch, device=device)
+    new = torch.full_like(rows, length) if lengths is None else lengths
+    unseen = torch.zeros_like(rows) if padding is None else padding
+    positions = torch.arange(length + 1, device=device)
+    seen = (positions >= unseen[:, None]) & (positions <= new[:, None])
+    cos, sin = cos[new - unseen], sin[new - unseen]
     x = hidden
     for index, room in enumerate(cache):
         block = layers[index * LAYER_TENSORS : (index + 1) * LAYER_TENSORS]
@@ -37,8 +41,8 @@ def backbone_step(
             F.linear(y, weight, bias).view(batch, -1, q.shape[2])
             for weight, bias in ((k_weight, k_bias), (v_weight, v_bias))
         )
-        room[0, :, :, length] = apply_rotary(k, cos, sin)
-        room[1, :, :, length] = v
+        room[0, rows, :, new] = apply_rotary(k, cos, sin)
+        room[1, rows, :, new] = v
         keys, values = room[:, :, :, : length + 1]
         q = apply_rotary(q, cos, sin).unsqueeze(2)
         attended = F.scaled_dot_product_attention(q, keys, values, seen[:, None, None], enable_gqa=True)

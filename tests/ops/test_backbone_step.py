@@ -41,6 +41,7 @@ def make(
     dtype=torch.float32,
     device="cpu",
     spread: float = 3.0,
+    lengths: list[int] | None = None,
 ) -> dict:
     """Arguments of backbone_step: random weights (q, k, v times `spread`), a cache that holds NaN where nothing is."""
 
@@ -60,6 +61,8 @@ def make(
     cache[..., :length, :] = torch.randn(*cache.shape[:4], length, shape.width)
     for b, count in enumerate(padding or []):
         cache[:, :, b, :, :count] = torch.inf if count % 2 else torch.nan  # never looked at
+    for b, count in enumerate(lengths or []):
+        cache[:, :, b, :, count:] = torch.nan
     angles = torch.arange(length + 2)[:, None] * torch.rand(shape.width // 2)
     return {
         "hidden": torch.randn(batch, shape.dim).to(device, dtype),
@@ -72,6 +75,7 @@ def make(
         "sin": angles.sin().to(device),
         "attention_heads": shape.heads,
         "eps": 1e-6,
+        "lengths": None if lengths is None else torch.tensor(lengths, device=device),
     }
 
 
@@ -85,18 +89,31 @@ def step(backend, arguments: dict) -> tuple[Tensor, Tensor]:
     return backend.ops.backbone_step(*arguments.values()), arguments["cache"]
 
 
+def positions(arguments: dict) -> list[int]:
+    """Every row's new position."""
+    given = arguments["lengths"]
+    return [arguments["length"]] * len(arguments["hidden"]) if given is None else given.tolist()
+
+
+def new_entries(cache: Tensor, arguments: dict) -> Tensor:
+    """[B, L, 2, N, W]: keys and values at every row's new position."""
+    return torch.stack([cache[:, :, b, :, at] for b, at in enumerate(positions(arguments))])
+
+
 def definition(arguments: dict) -> tuple[Tensor, Tensor]:
-    """In float64, which the definition allows; what padding hides is 0, as it multiplies it with weights of 0."""
+    """In float64, which the definition allows; what a row does not see is 0, as it multiplies it with weights of 0."""
     wide = {
         name: [t.double() for t in value]
         if name == "layers"
         else value.double()
-        if isinstance(value, Tensor) and name != "padding"
+        if isinstance(value, Tensor) and name not in ("padding", "lengths")
         else value
         for name, value in arguments.items()
     }
     for b, count in enumerate([] if arguments["padding"] is None else arguments["padding"].tolist()):
         wide["cache"][:, :, b, :, :count] = 0
+    for b, count in enumerate(positions(arguments)):
+        wide["cache"][:, :, b, :, count:] = 0
     return reference.backbone_step(**wide), wide["cache"]
 
 
@@ -105,13 +122,11 @@ def assert_matches(backend, arguments: dict, tolerance: float) -> None:
     wanted, wanted_cache = definition(arguments)
     assert hidden.dtype == arguments["hidden"].dtype
     torch.testing.assert_close(hidden.double(), wanted, rtol=tolerance, atol=tolerance)
-    length = arguments["length"]
-    torch.testing.assert_close(
-        cache[..., length, :].double(), wanted_cache[..., length, :], rtol=tolerance, atol=tolerance
-    )
-    untouched = torch.arange(cache.shape[4], device=cache.device) != length
-    before = arguments["cache"][..., untouched, :]
-    assert torch.equal(cache[..., untouched, :].nan_to_num(7), before.nan_to_num(7))
+    new, wanted_new = new_entries(cache, arguments).double(), new_entries(wanted_cache, arguments)
+    torch.testing.assert_close(new, wanted_new, rtol=tolerance, atol=tolerance)
+    for b, at in enumerate(positions(arguments)):  # all else stays as it was
+        cache[:, :, b, :, at] = arguments["cache"][:, :, b, :, at]
+    assert torch.equal(cache.nan_to_num(7), arguments["cache"].nan_to_num(7))
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -130,6 +145,14 @@ def test_padding(backend, length, padding) -> None:
     assert_matches(backend, make(SHAPES["grouped_query"], 3, length, padding, device=backend.device), 1e-5)
 
 
+@pytest.mark.parametrize("padding", [None, [0, 64, 3, 0]], ids=["whole", "padded"])
+@pytest.mark.parametrize("lengths", [[0, 64, 63, 5], [2500, 64, 300, 2047]], ids=["short", "long"])
+def test_rows_of_different_lengths(backend, lengths, padding) -> None:
+    bound = max(lengths) + 60
+    shape = SHAPES["grouped_query"]
+    assert_matches(backend, make(shape, 4, bound, padding, device=backend.device, lengths=lengths), 1e-5)
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 2**-6), (torch.float16, 2**-9)])
 @pytest.mark.parametrize("name", ["grouped_query", "odd_sizes", "widest_heads", "released_heads"])
 def test_half_precision(backend, dtype, tolerance, name) -> None:
@@ -140,26 +163,50 @@ def test_half_precision(backend, dtype, tolerance, name) -> None:
 
 
 def alone(arguments: dict, b: int) -> dict:
-    """Row b without the others and without its padding."""
+    """Row b without the others, without its padding and without room for more."""
     count = 0 if arguments["padding"] is None else int(arguments["padding"][b])
+    end = positions(arguments)[b]
     return arguments | {
         "hidden": arguments["hidden"][b : b + 1],
-        "cache": arguments["cache"][:, :, b : b + 1, :, count:].contiguous(),
-        "length": arguments["length"] - count,
+        "cache": arguments["cache"][:, :, b : b + 1, :, count : end + 1].contiguous(),
+        "length": end - count,
         "padding": None,
+        "lengths": None,
     }
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("padding", [None, [0, 1, 300, 599, 600, 17, 344]], ids=["whole", "padded"])
-def test_rows_depend_neither_on_their_batch_nor_on_padding(backend, dtype, padding) -> None:
-    arguments = make(SHAPES["grouped_query"], 7, 600, padding, dtype, backend.device)
+@pytest.mark.parametrize("lengths", [None, [0, 700, 301, 2200, 600, 18, 407]], ids=["even", "ragged"])
+def test_rows_depend_neither_on_their_batch_nor_on_padding(backend, dtype, padding, lengths) -> None:
+    bound = 600 if lengths is None else 2300
+    arguments = make(SHAPES["grouped_query"], 7, bound, padding, dtype, backend.device, lengths=lengths)
     together, cache = step(backend, arguments)
-    for b in range(7):
+    for b, new in enumerate(new_entries(cache, arguments)):
         own = alone(arguments, b)
         hidden, own_cache = step(backend, own)
         assert torch.equal(hidden[0], together[b])
-        assert torch.equal(own_cache[:, :, 0, :, own["length"]], cache[:, :, b, :, 600])
+        assert torch.equal(own_cache[:, :, 0, :, own["length"]], new)
+
+
+@pytest.mark.cuda
+def test_a_graph_serves_every_length() -> None:
+    """Captured once at any lengths, replayed at others, which are read on the device."""
+    arguments = make(SHAPES["released_heads"], 3, 300, None, torch.bfloat16, "cuda", lengths=[0, 0, 0])
+    arguments["cache"].copy_(torch.randn(arguments["cache"].shape))
+    first = arguments["cache"].clone()
+    mn.backbone_step(**arguments)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = mn.backbone_step(**arguments)
+    for lengths in ([0, 1, 2], [63, 64, 300], [299, 7, 128]):
+        arguments["cache"].copy_(first)
+        arguments["lengths"].copy_(torch.tensor(lengths))
+        graph.replay()
+        replayed, cache = result.clone(), arguments["cache"].clone()
+        arguments["cache"].copy_(first)
+        assert torch.equal(replayed, mn.backbone_step(**arguments))
+        assert torch.equal(cache, arguments["cache"])
 
 
 def test_results_do_not_depend_on_threads() -> None:
@@ -220,8 +267,8 @@ def test_empty_batch(backend) -> None:
 
 
 def test_opcheck() -> None:
-    for padding in (None, [0, 1, 5]):
-        arguments = make(padding=padding)
+    for padding, lengths in ((None, None), ([0, 1, 5], None), ([0, 1, 5], [3, 1, 5])):
+        arguments = make(padding=padding, lengths=lengths)
         arguments["cache"].nan_to_num_(1.0)
         torch.library.opcheck(torch.ops.mimo.backbone_step.default, tuple(arguments.values()))
 
@@ -262,6 +309,13 @@ def with_layer(index: int, tensor: Tensor) -> dict:
         ({"padding": torch.zeros(3)}, "padding must be int64, got float32"),
         ({"padding": torch.tensor([0, 6, 0])}, r"padding\[1\] must be 0 to length \(5\), got 6"),
         ({"padding": torch.tensor([0, 0, -1])}, r"padding\[2\] must be 0 to length \(5\), got -1"),
+        ({"lengths": torch.zeros(2).long()}, r"lengths must have an entry per row of hidden \(3\), got int64 \[2\]"),
+        ({"lengths": torch.zeros(3).int()}, "lengths must be int64, got int32"),
+        ({"lengths": torch.tensor([0, 6, 0])}, r"lengths\[1\] must be 0 to length \(5\), got 6"),
+        (
+            {"lengths": torch.tensor([5, 5, 2]), "padding": torch.tensor([0, 0, 3])},
+            r"padding\[2\] must be 0 to the row's length \(2\), got 3",
+        ),
         ({"cos": torch.zeros(6, 3)}, r"cos must be \[positions, head width / 2 = 4\], got float32 \[6, 3\]"),
         ({"sin": torch.zeros(5, 4)}, r"sin must have a row per position, at least 6, got float32 \[5, 4"),
         ({"attention_heads": 5}, r"layers\[1\] \(layer 0, q\) must have rows for 5 attention_heads"),

@@ -5,15 +5,12 @@
 
 namespace mimo {
 
-// The positions that a row sees are attended to in pieces of so many, counted from the row's first: how a result is
-// summed up depends neither on threads nor on the rest of the batch.
-inline constexpr int kAttentionSplit = 256;
-
 struct BackboneStepParams {
   const void* hidden;          // [batch, dim]
   const BlockWeights* blocks;  // [layers], in host memory for CUDA as well
   const void* norm;            // [dim]
   void* cache;                 // [layers, 2, batch, kv_heads, capacity, head_dim]
+  const int64_t* lengths;      // [batch], at most `length`; null: `length` of every row
   const int64_t* padding;      // [batch], or null: no row has any
   const float *cos, *sin;      // [> length, head_dim / 2]
   void* out;                   // [batch, dim]
