@@ -115,18 +115,24 @@ __global__ void __launch_bounds__(kThreads, 384 / kThreads)
 
   // Brings keys and values of positions from .. to - 1 to a tile that begins at position `origin`.
   const auto bring = [&](int from, int to, int origin) {
-    for (int p = from + line; line < lines && p < to; p += lines) {
+    if (line >= lines) return;
+    const int d = column * kColumns;
+    if (tile.copies) {
+#pragma unroll 4
+      for (int p = from + line; p < to; p += lines) {
+        cp_async_16(keys + (p - origin) * at.stride + d, s.cached<C>(layer, false, b, kv_head, p) + d);
+        cp_async_16(values + (p - origin) * at.stride + d, s.cached<C>(layer, true, b, kv_head, p) + d);
+      }
+      return;
+    }
+#pragma unroll 1
+    for (int p = from + line; p < to; p += lines) {
       const C* key = s.cached<C>(layer, false, b, kv_head, p);
       const C* value = s.cached<C>(layer, true, b, kv_head, p);
-      const int row = (p - origin) * at.stride, d = column * kColumns;
-      if (tile.copies) {
-        cp_async_16(keys + row + d, key + d);
-        cp_async_16(values + row + d, value + d);
-      } else {
-        for (int i = d; i < d + kColumns; ++i) {
-          keys[row + i] = i < width ? key[i] : C(0.0f);
-          values[row + i] = i < width ? value[i] : C(0.0f);
-        }
+#pragma unroll 1
+      for (int i = d; i < d + kColumns; ++i) {
+        keys[(p - origin) * at.stride + i] = i < width ? key[i] : C(0.0f);
+        values[(p - origin) * at.stride + i] = i < width ? value[i] : C(0.0f);
       }
     }
   };
@@ -135,20 +141,22 @@ __global__ void __launch_bounds__(kThreads, 384 / kThreads)
   float out[kHeads][kColumns] = {};         // of the thread's column and group
   for (int origin = begin; origin < end; origin += tile.positions) {
     const int count = min(tile.positions, end - origin);
+    // The last position and the queries come from the kernel before.
+    const int settled = origin == begin ? min(origin + count, last) : origin + count;
+    bring(origin, settled, origin);
     if (origin == begin) {
-      bring(origin, min(origin + count, last), origin);
-      wait_for_previous_kernel();  // for the queries and the last position
+      wait_for_previous_kernel();
       let_next_kernel_start();
       const float scale = 1.0f / sqrtf(float(width));
-      for (int h = 0; h < kHeads; ++h) {
-        for (int d = thread; d < at.padded; d += kThreads) {
-          queries[h * at.padded + d] = h < heads && d < width ? s.q[(first_head + h) * width + d] * scale : 0.0f;
-        }
+      for (int d = thread; d < at.padded; d += kThreads) {
+        float query[kHeads];
+#pragma unroll
+        for (int h = 0; h < kHeads; ++h) query[h] = h < heads && d < width ? s.q[(first_head + h) * width + d] : 0.0f;
+#pragma unroll
+        for (int h = 0; h < kHeads; ++h) queries[h * at.padded + d] = query[h] * scale;
       }
-      bring(last, origin + count, origin);
-    } else {
-      bring(origin, origin + count, origin);
     }
+    bring(settled, origin + count, origin);
     cp_async_commit();
     cp_async_wait<0>();
     __syncthreads();
@@ -231,15 +239,21 @@ __global__ void __launch_bounds__(kThreads, 384 / kThreads)
     }
   }
   __syncthreads();
-  for (int h = 0; h < heads; ++h) {
-    const int64_t head = first_head + h, to = head * pieces.most + piece;
-    for (int d = thread; d < width; d += kThreads) {
-      float sum = 0.0f;
-      for (int g = 0; g < groups; ++g) sum += sums[(g * kHeads + h) * at.padded + d];
+  for (int d = thread; d < width; d += kThreads) {
+    float sum[kHeads] = {};
+#pragma unroll 4
+    for (int g = 0; g < groups; ++g) {
+#pragma unroll
+      for (int h = 0; h < kHeads; ++h) sum[h] += sums[(g * kHeads + h) * at.padded + d];
+    }
+#pragma unroll
+    for (int h = 0; h < kHeads; ++h) {
+      const int64_t head = first_head + h;
+      if (h >= heads) continue;
       if (pieces.out) {
-        pieces.out[to * width + d] = sum;
+        pieces.out[(head * pieces.most + piece) * width + d] = sum[h];
       } else {
-        s.attended[head * width + d] = sum / totals[h];
+        s.attended[head * width + d] = sum[h] / totals[h];
       }
     }
   }

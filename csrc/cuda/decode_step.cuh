@@ -172,6 +172,8 @@ __global__ void __launch_bounds__(32 * kDecodeWarps)
 
 template <class W>
 __global__ void widen_kernel(const W* from, float* to, int64_t count) {
+  wait_for_previous_kernel();
+  let_next_kernel_start();
   const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i < count) to[i] = widen(from[i]);
 }
@@ -215,7 +217,7 @@ ProductInput<W> product_input(const float* x, int width, int batch, std::initial
 template <class W>
 void launch_widen(const void* from, float* to, int64_t count, cudaStream_t stream) {
   constexpr int kThreads = 256;
-  MIMO_LAUNCH(unsigned((count + kThreads - 1) / kThreads), kThreads, 0, stream, widen_kernel<W>)
+  MIMO_LAUNCH_EARLY(unsigned((count + kThreads - 1) / kThreads), kThreads, 0, stream, widen_kernel<W>)
   (static_cast<const W*>(from), to, count);
 }
 

@@ -72,6 +72,8 @@ __global__ void __launch_bounds__(32 * kWarps)
 __global__ void __launch_bounds__(kSampleThreads)
     draw_kernel(DelayedSamplingParams p, ActiveCodebooks active, const float* logits) {
   __shared__ RowSampler<kSampleThreads>::Shared shared;
+  wait_for_previous_kernel();
+  let_next_kernel_start();
   const int b = int(blockIdx.x), i = int(blockIdx.y), c = active.channel[i], frame = p.step - p.delays[c];
   const float* row = logits + int64_t(b) * active.width + active.first[i];
   const int empty = p.empty_ids[c];
@@ -86,6 +88,8 @@ __global__ void __launch_bounds__(kSampleThreads)
 
 template <class T>
 __global__ void embed_kernel(DelayedSamplingParams p, ActiveCodebooks active) {
+  wait_for_previous_kernel();
+  let_next_kernel_start();
   const int b = int(blockIdx.x), d = int(blockIdx.y * blockDim.x + threadIdx.x);
   if (d >= p.embed_dim) return;
   float sum = 0;
@@ -115,12 +119,12 @@ LaunchError step(const DelayedSamplingParams& p, cudaStream_t stream) {
     } else {
       MIMO_LAUNCH(blocks, block, 0, stream, logits_kernel<T, true, 8>)(p, active, logits);
     }
-    MIMO_LAUNCH(dim3(unsigned(p.batch), unsigned(active.count)), kSampleThreads, 0, stream, draw_kernel)
+    MIMO_LAUNCH_EARLY(dim3(unsigned(p.batch), unsigned(active.count)), kSampleThreads, 0, stream, draw_kernel)
     (p, active, logits);
   }
   constexpr int kColumns = 128;
-  MIMO_LAUNCH(dim3(unsigned(p.batch), unsigned((p.embed_dim + kColumns - 1) / kColumns)), kColumns, 0, stream,
-              embed_kernel<T>)
+  MIMO_LAUNCH_EARLY(dim3(unsigned(p.batch), unsigned((p.embed_dim + kColumns - 1) / kColumns)), kColumns, 0, stream,
+                    embed_kernel<T>)
   (p, active);
   return MIMO_LAUNCH_ERROR();
 }

@@ -11,7 +11,8 @@
 // Such a kernel may start while the one before it in the stream runs. It reads what that one does not write (weights)
 // at will; every thread calls wait_for_previous_kernel() before anything else, and before it returns. After that
 // wait it may call let_next_kernel_start(). So what kernels further back wrote can be read at will as well, as long as
-// the first kernel of the sequence is launched the plain way: it then starts after all that was in the stream before.
+// the first kernel of a sequence reads nothing before its wait: the second then starts after all that was in the
+// stream.
 //
 // The choice of a kernel by dtype, for ops of float32 and float64:
 //
