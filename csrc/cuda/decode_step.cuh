@@ -95,6 +95,13 @@ __device__ __forceinline__ void warp_product(const ProductInput<W>& in, const W*
   }
 }
 
+// What a product can do before its input is there: starts to bring the first 2 KB of two weight rows to the L2 cache.
+template <class W>
+__device__ __forceinline__ void prefetch_rows(const W* first, const W* second, int width) {
+  const int d = int(threadIdx.x) % 16 * int(128 / sizeof(W));
+  if (d < width) prefetch((threadIdx.x < 16 ? first : second) + d);
+}
+
 // --- kernels ---------------------------------------------------------------------------------------------------------
 
 template <int kBatch, class W, class C>
@@ -104,14 +111,19 @@ __global__ void __launch_bounds__(32 * kDecodeWarps)
   const Part<kBatch> part(s.batch);
   const int half = shape.head_dim / 2, all = shape.heads + 2 * shape.kv_heads;
   const int head = part.unit / half, i = part.unit % half;  // heads of q, then k, then v
-  if (head >= all) return;
+  if (head >= all) return wait_for_previous_kernel();
   const bool is_q = head < shape.heads, is_v = head >= shape.heads + shape.kv_heads;
   const int own = is_q ? head : head - shape.heads - (is_v ? shape.kv_heads : 0);
   const W* weight = static_cast<const W*>(is_q ? w.q : is_v ? w.v : w.k);
   const W* bias = static_cast<const W*>(is_q ? w.q_bias : is_v ? w.v_bias : w.k_bias);
   const int row = own * shape.head_dim + i;
+  const W* first = weight + int64_t(row) * in.width;
+  const W* second = first + int64_t(half) * in.width;
+  prefetch_rows(first, second, in.width);
+  wait_for_previous_kernel();
+  let_next_kernel_start();
   float sum[2][kBatch];
-  warp_product<kBatch>(in, weight + int64_t(row) * in.width, weight + int64_t(row + half) * in.width, part.row, sum);
+  warp_product<kBatch>(in, first, second, part.row, sum);
   if (threadIdx.x != 0) return;
   const float a = widen(bias[row]), c = widen(bias[row + half]);
 #pragma unroll
@@ -138,10 +150,14 @@ template <int kBatch, class W>
 __global__ void __launch_bounds__(32 * kDecodeWarps)
     gate_up_kernel(const void* gate, const void* up, ProductInput<W> in, float* act, int ffn) {
   const Part<kBatch> part(in.batch);
-  if (part.unit >= ffn) return;
-  const int64_t at = int64_t(part.unit) * in.width;
+  if (part.unit >= ffn) return wait_for_previous_kernel();
+  const W* first = static_cast<const W*>(gate) + int64_t(part.unit) * in.width;
+  const W* second = static_cast<const W*>(up) + int64_t(part.unit) * in.width;
+  prefetch_rows(first, second, in.width);
+  wait_for_previous_kernel();
+  let_next_kernel_start();
   float sum[2][kBatch];
-  warp_product<kBatch>(in, static_cast<const W*>(gate) + at, static_cast<const W*>(up) + at, part.row, sum);
+  warp_product<kBatch>(in, first, second, part.row, sum);
   if (threadIdx.x != 0) return;
 #pragma unroll
   for (int j = 0; j < kBatch; ++j) {
@@ -156,10 +172,14 @@ __global__ void __launch_bounds__(32 * kDecodeWarps)
     product_kernel(const void* weight, ProductInput<W> in, float* x, int rows) {
   const Part<kBatch> part(in.batch);
   const int n = 2 * part.unit;
-  if (n >= rows) return;
+  if (n >= rows) return wait_for_previous_kernel();
   const W* first = static_cast<const W*>(weight) + int64_t(n) * in.width;
+  const W* second = n + 1 < rows ? first + in.width : first;
+  prefetch_rows(first, second, in.width);
+  wait_for_previous_kernel();
+  let_next_kernel_start();
   float sum[2][kBatch];
-  warp_product<kBatch>(in, first, n + 1 < rows ? first + in.width : first, part.row, sum);
+  warp_product<kBatch>(in, first, second, part.row, sum);
   const int lane = int(threadIdx.x);
   if (lane > 1 || n + lane >= rows) return;
 #pragma unroll
@@ -230,7 +250,8 @@ void launch_rms_norm(const DecodeState& s, const void* weight, void* out, cudaSt
 template <bool kAdd, int kBatch, class W>
 void launch_product(const void* weight, const float* input, int width, float* x, int rows, int batch,
                     cudaStream_t stream) {
-  MIMO_LAUNCH(product_blocks<kBatch>((rows + 1) / 2, batch), decode_block(), 0, stream, product_kernel<kAdd, kBatch, W>)
+  MIMO_LAUNCH_EARLY(product_blocks<kBatch>((rows + 1) / 2, batch), decode_block(), 0, stream,
+                    product_kernel<kAdd, kBatch, W>)
   (weight, product_input<W>(input, width, batch, {weight}), x, rows);
 }
 
@@ -249,11 +270,11 @@ LaunchError launch_decode_block(const DecodeState& s, const BlockWeights& w, int
     return in;
   };
   const int pairs = (shape.heads + 2 * shape.kv_heads) * (shape.head_dim / 2);
-  MIMO_LAUNCH(product_blocks<kBatch>(pairs, s.batch), decode_block(), 0, stream, qkv_kernel<kBatch, W, C>)
+  MIMO_LAUNCH_EARLY(product_blocks<kBatch>(pairs, s.batch), decode_block(), 0, stream, qkv_kernel<kBatch, W, C>)
   (s, w, normalized(w.norm_1, {w.q, w.k, w.v}), layer);
   attend();
   launch_product<true, kBatch, W>(w.out, s.attended, queries, s.x, shape.dim, s.batch, stream);
-  MIMO_LAUNCH(product_blocks<kBatch>(shape.ffn, s.batch), decode_block(), 0, stream, gate_up_kernel<kBatch, W>)
+  MIMO_LAUNCH_EARLY(product_blocks<kBatch>(shape.ffn, s.batch), decode_block(), 0, stream, gate_up_kernel<kBatch, W>)
   (w.gate, w.up, normalized(w.norm_2, {w.gate, w.up}), s.act, shape.ffn);
   launch_product<true, kBatch, W>(w.down, s.act, shape.ffn, s.x, shape.dim, s.batch, stream);
   return MIMO_LAUNCH_ERROR();

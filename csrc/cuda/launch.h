@@ -95,6 +95,9 @@ __device__ __forceinline__ void let_next_kernel_start() {
 #endif
 }
 
+// Starts to bring the 128 bytes around an address to the L2 cache.
+__device__ __forceinline__ void prefetch(const void* global) { asm volatile("prefetch.global.L2 [%0];" ::"l"(global)); }
+
 inline LaunchError launch_error() {
   const cudaError_t error = cudaGetLastError();
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
@@ -132,6 +135,7 @@ namespace mimo::cuda {
 inline float reciprocal_root(float x) { return 1.0f / std::sqrt(x); }
 inline void wait_for_previous_kernel() { emulator::wait_for_previous_kernel(); }
 inline void let_next_kernel_start() { emulator::let_next_kernel_start(); }
+inline void prefetch(const void*) {}
 }  // namespace mimo::cuda
 
 #endif
