@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mimo_audio.checkpoint import released_name
 from mimo_audio.lm import AudioLanguageModel
 from mimo_audio.lm.config import LanguageModelConfig
 from mimo_audio.lm.transformer import StackShape
+from mimo_audio.released.checkpoint import released_name
 
 Cache = list[tuple[Tensor, Tensor]]  # per layer: keys and values [B, heads, T, D]
 

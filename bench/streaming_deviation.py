@@ -23,10 +23,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # for `bench` itself; the packages come from the environment
 
 from bench.run import machine  # noqa: E402
-from mimo_audio import audio  # noqa: E402
 from mimo_audio.evaluate.metrics import pesq_wb, stoi  # noqa: E402
+from mimo_audio.files import audio  # noqa: E402
 from mimo_audio.tokenizer import AudioTokenizer  # noqa: E402
-from mimo_audio.tokenizer.streaming import RedecodingDecoder, StreamDecoder  # noqa: E402
+from mimo_audio.tokenizer.streaming import RedecodingDecoder, StreamDecoder, StreamEncoder  # noqa: E402
 from mimo_audio.tokenizer.streaming import prior as priors  # noqa: E402
 
 FIRM = 1e12  # frames: statistics that no stream changes
@@ -102,7 +102,7 @@ def main() -> int:
 
     look_ahead = []
     for frames in LOOK_AHEADS:
-        delay = tokenizer.stream_decoder(look_ahead=frames).delay / rate
+        delay = StreamDecoder(tokenizer, look_ahead=frames).delay / rate
         given = [streamed(tokenizer, one, prior=exact(one), look_ahead=frames) for one in codes]
         known = row(f"look-ahead {frames}, offline statistics", given)
         own = row(f"look-ahead {frames}", [streamed(tokenizer, one, look_ahead=frames) for one in codes])
@@ -120,7 +120,7 @@ def main() -> int:
     for ahead, step, context in ENCODERS:
         found = []
         for wave in waves:
-            stream = tokenizer.stream_encoder(look_ahead=ahead, step=step, context=context)
+            stream = StreamEncoder(tokenizer, look_ahead=ahead, step=step, context=context)
             found.append(torch.cat([stream.push(wave), stream.finish()], 1))
         equal = torch.stack([(a == b).double().mean(1) for a, b in zip(found, codes, strict=True)]).mean(0)
         heard = row(f"encoder {ahead}, {step}, {context}", [tokenizer.decode(one) for one in found])

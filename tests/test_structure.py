@@ -41,6 +41,67 @@ def test_native_files_include_only_their_layer(path: Path) -> None:
     assert text.startswith("//"), "a file says in its first lines what it is for"
 
 
+# The rooms of python/mimo_audio from the ground up: a file may import from its own room and from floors below.
+FLOORS = (
+    ("errors",),
+    ("device", "dsp"),
+    ("files", "text"),
+    ("released",),
+    ("data",),
+    ("tokenizer",),
+    ("lm",),
+    ("evaluate",),
+    ("prompts",),
+    ("train",),
+    ("generation",),
+    ("tasks",),
+    ("cli",),
+    ("__init__", "__main__"),
+)
+PACKAGE = ROOT / "python" / "mimo_audio"
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
+}
+
+
+def modules_imported(path: Path) -> set[str]:
+    """The modules of the package that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inside = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= inside & MODULES.keys() or {node.module}
+    return found & MODULES.keys()
+
+
+def room(module: str) -> str:
+    return [*module.split("."), "__init__"][1]
+
+
+def test_every_room_has_a_floor() -> None:
+    assert {room(module) for module in MODULES} == {name for floor in FLOORS for name in floor}
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_go_down(module: str) -> None:
+    floor = {name: height for height, names in enumerate(FLOORS) for name in names}
+    own = room(module)
+    up = [
+        other for other in modules_imported(MODULES[module]) if room(other) != own and floor[room(other)] >= floor[own]
+    ]
+    assert not up, f"{module} is not above {sorted(up)}"
+
+
+def test_imports_do_not_go_round() -> None:
+    left = {module: modules_imported(path) - {module} for module, path in MODULES.items()}
+    while done := {module for module, needs in left.items() if not needs & left.keys()}:
+        left = {module: needs for module, needs in left.items() if module not in done}
+    assert not left, f"a circle within {sorted(left)}"
+
+
 def imports_of(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):

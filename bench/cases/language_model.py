@@ -19,8 +19,8 @@ import mimo_audio_native as mn
 from bench.case import Case
 from bench.compiled import CompiledPatch
 from bench.step_by_step import Cache, StepByStep
-from mimo_audio.generation.samplers import GREEDY
 from mimo_audio.lm import AudioLanguageModel, LanguageModelConfig
+from mimo_audio.lm.samplers import GREEDY
 from mimo_audio.text import SpecialTokens
 
 NANO = LanguageModelConfig(
@@ -126,7 +126,7 @@ def _cases(name: str, config: LanguageModelConfig, device: str, dtype: torch.dty
         return step_by_step().patch(hidden())[0]
 
     def generate() -> Tensor:
-        return model().generate(prompt(), NEW_PATCHES)
+        return generate(model(), prompt(), NEW_PATCHES)
 
     @torch.no_grad()
     def plain_generate() -> Tensor:
@@ -308,8 +308,8 @@ def _released(device: str, dtype: torch.dtype) -> Iterator[Case]:
 
     @cache
     def open_stream() -> StreamDecoder:
-        return tokenizer().stream_decoder(
-            n_q=RELEASED.audio_channels, step=RELEASED.group_size, look_ahead=2, context=250
+        return StreamDecoder(
+            tokenizer(), n_q=RELEASED.audio_channels, step=RELEASED.group_size, look_ahead=2, context=250
         )
 
     @torch.no_grad()

@@ -12,8 +12,8 @@ import torch
 
 import mimo_audio_native
 from bench.case import Case
-from mimo_audio.config import TokenizerConfig
 from mimo_audio.tokenizer import AudioTokenizer
+from mimo_audio.tokenizer.config import TokenizerConfig
 from mimo_audio_native import reference
 
 RELEASED = TokenizerConfig(

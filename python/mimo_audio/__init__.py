@@ -6,7 +6,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mimo_audio.model import MimoAudio, load
+    from mimo_audio.tasks.model import MimoAudio, load
 
 __all__ = ["MimoAudio", "load"]
 
@@ -14,6 +14,6 @@ __all__ = ["MimoAudio", "load"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from mimo_audio import model
+    from mimo_audio.tasks import model
 
     return getattr(model, name)

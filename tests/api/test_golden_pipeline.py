@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mimo_audio import MimoAudio
-from mimo_audio.generation.samplers import GREEDY
+from mimo_audio.lm.samplers import GREEDY
 from mimo_audio.prompts import Prompt, Turn, tasks
 
 from .conftest import FOLDER

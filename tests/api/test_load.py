@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 import mimo_audio
-from mimo_audio import pairing
 from mimo_audio.errors import AudioError, GenerationError, ModelError
 from mimo_audio.lm import LanguageModelConfig
+from mimo_audio.tasks import pairing
 from mimo_audio.tokenizer import AudioTokenizer
 
 from .conftest import LANGUAGE_MODEL, TOKENIZER

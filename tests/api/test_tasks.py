@@ -13,11 +13,11 @@ from torch import Tensor
 
 from mimo_audio import MimoAudio
 from mimo_audio.errors import MimoError
-from mimo_audio.files import OutputError
-from mimo_audio.generation.samplers import AUDIO, GREEDY, Sampler
-from mimo_audio.options import samplers
+from mimo_audio.files.output import OutputError
+from mimo_audio.lm.samplers import AUDIO, GREEDY, Sampler
 from mimo_audio.prompts import Prompt, Turn, tasks
-from mimo_audio.results import Answer, Speech
+from mimo_audio.tasks.options import samplers
+from mimo_audio.tasks.results import Answer, Speech
 
 SHORT = {"max_new": 12}
 
@@ -155,7 +155,7 @@ def test_extend_joins_on_the_recording(model: MimoAudio, wave: Tensor) -> None:
 
 def test_long_speech_is_decoded_in_pieces(model: MimoAudio, wave: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     """As published; else memory would grow with its length."""
-    monkeypatch.setattr("mimo_audio.model.SEGMENT_CODE_FRAMES", 20)
+    monkeypatch.setattr("mimo_audio.tasks.model.SEGMENT_CODE_FRAMES", 20)
     speech = model.extend(wave, max_seconds=1)
     padded = torch.nn.functional.pad(model.encode(wave), (0, 3), "replicate")
     whole = torch.cat([padded, speech.codes], 1)

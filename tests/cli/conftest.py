@@ -14,8 +14,8 @@ import torch
 import mimo_audio
 from mimo_audio import MimoAudio
 from mimo_audio.cli import main
-from mimo_audio.config import TokenizerConfig
 from mimo_audio.tokenizer import AudioTokenizer
+from mimo_audio.tokenizer.config import TokenizerConfig
 
 CONFIG = TokenizerConfig(
     d_model=16, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=32, encoder_skip_layer_id=1,

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file as load_torch_file
 from safetensors.torch import save_file as save_torch_file
 
-from mimo_audio.tokens_file import Tokens, read_tokens, write_tokens
+from mimo_audio.files.tokens import Tokens, read_tokens, write_tokens
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import soundfile
 from matplotlib.image import imread
 
 from mimo_audio.cli.batch import Job, plan
-from mimo_audio.tokens_file import read_tokens
+from mimo_audio.files.tokens import read_tokens
 
 from .conftest import LANGUAGE_MODEL
 

@@ -9,9 +9,9 @@ import soundfile
 import torch
 from safetensors import safe_open
 
-from mimo_audio import audio
+from mimo_audio.files import audio
+from mimo_audio.files.tokens import read_tokens
 from mimo_audio.tokenizer import AudioTokenizer
-from mimo_audio.tokens_file import read_tokens
 
 FORMATS = ("wav", "flac", "ogg", "mp3", "aiff", "au", "caf", "w64")
 

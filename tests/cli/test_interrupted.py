@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from mimo_audio.files import OutputError, atomic_output
+from mimo_audio.files.output import OutputError, atomic_output
 from mimo_audio.lm import AudioLanguageModel
 from mimo_audio.tokenizer import AudioTokenizer
 

@@ -9,9 +9,9 @@ import pytest
 import soundfile
 from torch import Tensor
 
-from mimo_audio import audio
+from mimo_audio.files import audio
+from mimo_audio.files.tokens import read_tokens
 from mimo_audio.tokenizer import AudioTokenizer
-from mimo_audio.tokens_file import read_tokens
 
 
 class Census:

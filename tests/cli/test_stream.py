@@ -11,8 +11,9 @@ import pytest
 import soundfile
 import torch
 
+from mimo_audio.files.tokens import read_tokens
 from mimo_audio.tokenizer import AudioTokenizer
-from mimo_audio.tokens_file import read_tokens
+from mimo_audio.tokenizer.streaming import StreamDecoder, StreamEncoder
 
 
 @pytest.fixture
@@ -42,11 +43,11 @@ def test_sound_to_lines_to_sound(mimo, pipe, monkeypatch, model: Path, speech: n
     tokenizer, samples = AudioTokenizer.from_pretrained(model), (speech * 32767).astype("<i2")
     give(monkeypatch, samples.tobytes())
     run = mimo("encode", "--stream", "--look-ahead", 5, "--n-q", 2)
-    stream = tokenizer.stream_encoder(look_ahead=5, n_q=2)
+    stream = StreamEncoder(tokenizer, look_ahead=5, n_q=2)
     codes = torch.cat([stream.push(torch.from_numpy(samples.astype(np.float32) / 32768)), stream.finish()], 1)
     assert (run.out.encode(), run.err) == (lines(codes), "")
     out, err = pipe("decode", "--stream", "--look-ahead", 1).communicate(run.out.encode())
-    stream = tokenizer.stream_decoder(n_q=2, look_ahead=1)
+    stream = StreamDecoder(tokenizer, n_q=2, look_ahead=1)
     wave = torch.cat([stream.push(codes), stream.finish()])
     assert err == b""
     expected = (wave * 32768).round().clamp(-32768, 32767).numpy()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mimo_audio.errors import CodesError
-from mimo_audio.tokens_file import Tokens, fingerprint, read_tokens, write_tokens
+from mimo_audio.files.tokens import Tokens, fingerprint, read_tokens, write_tokens
 
 TOKENS = Tokens(
     codes=np.random.default_rng(0).integers(0, 128, (8, 100)),

@@ -9,9 +9,10 @@ import torch
 
 import mimo_audio.generation.session as session_module
 from mimo_audio.errors import GenerationError, LanguageModelError
-from mimo_audio.generation.samplers import AUDIO, Sampler
+from mimo_audio.generation import generate
 from mimo_audio.generation.session import Limits, Session
 from mimo_audio.lm import groups
+from mimo_audio.lm.samplers import AUDIO, Sampler
 
 WARM = Sampler(temperature=0.8, top_p=0.95)
 
@@ -25,7 +26,7 @@ def test_greedy_tokens_are_the_published_ones(golden):
         prompt = golden.arrays[f"{name}.prompt_ids"].long()
         most = min(options["max_new"], options.get("gmax", 1 << 20) - options["prompt_groups"])
         limits = {"min_new": options.get("min_new", 0), "stop": options.get("stop", ())}
-        new = golden.model.generate(prompt, max(1, most), **limits)
+        new = generate(golden.model, prompt, max(1, most), **limits)
         assert torch.equal(new, golden.arrays[f"{name}.new_ids"].long()), name
 
 
@@ -33,11 +34,11 @@ def test_groups_come_one_by_one(model, prompt):
     stream = Session(model).generate(prompt, Limits(5))
     first = next(stream)
     assert first.shape == (9, 4)
-    assert torch.equal(torch.cat([first, *stream], 1), model.generate(prompt, 5))
+    assert torch.equal(torch.cat([first, *stream], 1), generate(model, prompt, 5))
 
 
 def test_seeds(model, prompt):
-    draws = [model.generate(prompt, 12, text_sampler=WARM, audio_sampler=AUDIO, seed=seed) for seed in (5, 5, 6)]
+    draws = [generate(model, prompt, 12, text_sampler=WARM, audio_sampler=AUDIO, seed=seed) for seed in (5, 5, 6)]
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
     patches = groups.split(draws[0], 4)
@@ -87,7 +88,7 @@ def test_an_answer_does_not_depend_on_requests_before(model, prompt, dtype):
         new = generated(session, prompt[:, : 4 * length], Limits(8), WARM, AUDIO, 1)
         again = states.copy()
         states.clear()
-        assert torch.equal(new, model.generate(prompt[:, : 4 * length], 8, 0, (), WARM, AUDIO, 1))
+        assert torch.equal(new, generate(model, prompt[:, : 4 * length], 8, 0, (), WARM, AUDIO, 1))
         assert all(map(torch.equal, again, states)), length
 
 
@@ -96,7 +97,7 @@ def test_the_next_turn_goes_on_from_the_one_before(model, prompt, monkeypatch):
     session = Session(model)
     answer = generated(session, prompt, Limits(8), WARM, AUDIO, 1)
     dialogue = torch.cat([prompt, answer, prompt[:, :40]], 1)  # 72 groups
-    expected = model.generate(dialogue, 4)
+    expected = generate(model, dialogue, 4)
     lengths = read_lengths(model, monkeypatch)
     assert torch.equal(generated(session, dialogue, Limits(4)), expected)
     assert lengths == [8] * 3 + [1] * 3  # from the first block that the prompt before did not fill
@@ -114,7 +115,7 @@ def test_a_prompt_of_many_blocks(golden, monkeypatch):
 @pytest.mark.usefixtures("small_blocks")
 def test_an_interrupted_prompt_is_forgotten(model, prompt, monkeypatch):
     """Part of its blocks were read when it happened."""
-    expected = model.generate(prompt, 3)
+    expected = generate(model, prompt, 3)
     session = Session(model)
     generated(session, prompt.flip(1).roll(2, 1).clamp(min=0), Limits(2))
     run, calls = model.backbone.forward, []
@@ -139,23 +140,23 @@ def test_what_means_nothing_does_not_count_as_different(model, prompt):
     noisy[0].view(-1, 4)[:, 1:] = 7  # text columns beside the first of a group
     is_text = (noisy[0, ::4] != model.special.empty).repeat_interleave(4)
     noisy[1:, is_text] = 0  # codes beside a text token
-    assert torch.equal(generated(session, noisy, Limits(3)), model.generate(prompt, 3))
+    assert torch.equal(generated(session, noisy, Limits(3)), generate(model, prompt, 3))
     assert torch.equal(session._keys(groups.split(noisy, 4)), session._keys(groups.split(prompt, 4)))
 
 
 def test_stop_and_least_length(model, prompt):
-    free = model.generate(prompt, 10)[0, ::4].tolist()
+    free = generate(model, prompt, 10)[0, ::4].tolist()
     stop = free[4]
     for ids in ((stop,), {stop}, torch.tensor([stop]), [np.int64(stop)]):
-        assert model.generate(prompt, 10, stop=ids)[0, ::4].tolist() == free[: free.index(stop) + 1]
-    longer = model.generate(prompt, 10, min_new=8, stop=(stop,))[0, ::4].tolist()
+        assert generate(model, prompt, 10, stop=ids)[0, ::4].tolist() == free[: free.index(stop) + 1]
+    longer = generate(model, prompt, 10, min_new=8, stop=(stop,))[0, ::4].tolist()
     assert stop not in longer[:8]
     assert len(longer) >= 9
 
 
 def test_an_error_leaves_the_session_usable(model, prompt):
     session = Session(model)
-    expected = model.generate(prompt, 3)
+    expected = generate(model, prompt, 3)
     stream = session.generate(prompt, Limits(9))
     next(stream)
     stream.close()
@@ -169,17 +170,17 @@ def test_weights_that_are_not_finite(model, prompt):
     broken = deepcopy(model)
     broken.patch_decoder.heads[3].weight.data[5] = torch.nan
     with pytest.raises(LanguageModelError, match=r"^the patch decoder's logits are not finite"):
-        broken.generate(prompt, 30)
+        generate(broken, prompt, 30)
     broken.backbone.transformer.norm.weight.data[0] = torch.inf
     with pytest.raises(GenerationError, match=r"^the model's text logits are not finite.*torch.float32"):
-        broken.generate(prompt, 30)
+        generate(broken, prompt, 30)
 
 
 def test_the_context_ends_generation(model, prompt, monkeypatch):
     monkeypatch.setattr(model, "config", replace(model.config, max_position_embeddings=56))
-    assert model.generate(prompt, 40).shape == (9, 2 * 4)
+    assert generate(model, prompt, 40).shape == (9, 2 * 4)
     with pytest.raises(GenerationError, match=r"^prompt_ids: expected fewer groups than the context of 56, got 56"):
-        model.generate(torch.cat([prompt, prompt[:, :8]], 1), 1)
+        generate(model, torch.cat([prompt, prompt[:, :8]], 1), 1)
 
 
 @pytest.mark.parametrize(
@@ -200,4 +201,4 @@ def test_the_context_ends_generation(model, prompt, monkeypatch):
 )
 def test_bad_settings(model, prompt, settings, message):
     with pytest.raises(GenerationError, match=f"^{message}"):
-        model.generate(prompt, **settings)
+        generate(model, prompt, **settings)

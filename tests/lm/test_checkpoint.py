@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mimo_audio.errors import ModelError
-from mimo_audio.files import OutputError
+from mimo_audio.files.output import OutputError
 from mimo_audio.lm import AudioLanguageModel, LanguageModelConfig
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mimo_audio.checkpoint import released_name
 from mimo_audio.lm import AudioLanguageModel
 from mimo_audio.lm.transformer import StackShape
+from mimo_audio.released.checkpoint import released_name
 
 
 class Naive:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mimo_audio.errors import GenerationError, LanguageModelError
-from mimo_audio.generation.samplers import Sampler
+from mimo_audio.generation import generate
+from mimo_audio.lm.samplers import Sampler
 
 
 @torch.no_grad()
@@ -130,14 +131,14 @@ def test_no_patches_from_no_rows(make_model):
 def test_generate_gives_the_groups_of_the_session(make_model, random_ids):
     model = make_model()
     prompt = random_ids(model, 1, 6)[0]
-    new = model.generate(prompt, 5)
+    new = generate(model, prompt, 5)
     assert new.shape == (4, 20)
-    assert torch.equal(model.generate(prompt, 3), new[:, :12])
-    assert torch.equal(model.generate(prompt, 5, stop=[int(new[0, 0])]), new[:, :4])
-    drawn = model.generate(prompt, 5, text_sampler=Sampler(1.0), audio_sampler=Sampler(1.0), seed=3)
+    assert torch.equal(generate(model, prompt, 3), new[:, :12])
+    assert torch.equal(generate(model, prompt, 5, stop=[int(new[0, 0])]), new[:, :4])
+    drawn = generate(model, prompt, 5, text_sampler=Sampler(1.0), audio_sampler=Sampler(1.0), seed=3)
     assert not torch.equal(drawn, new)
     with pytest.raises(GenerationError, match="max_new"):
-        model.generate(prompt, 0)
+        generate(model, prompt, 0)
 
 
 def one(value: int, row: int = 0, column: int = 0):

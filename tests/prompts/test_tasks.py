@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mimo_audio.errors import CodesError, MimoError, PromptError
-from mimo_audio.generation.samplers import AUDIO, GREEDY, Sampler
+from mimo_audio.lm.samplers import AUDIO, GREEDY, Sampler
 from mimo_audio.prompts import Example, Prompt, PromptBuilder, Turn
 from mimo_audio.prompts.in_context import in_context_speech, in_context_text, speech_continuation
 from mimo_audio.prompts.tasks import (

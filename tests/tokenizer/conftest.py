@@ -15,8 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mimo_audio.config import TokenizerConfig
 from mimo_audio.tokenizer import AudioTokenizer
+from mimo_audio.tokenizer.config import TokenizerConfig
 
 FOLDER = Path(os.environ.get("MIMO_GOLDEN", Path(__file__).parents[1] / "golden"))
 EXCUSED_MARGIN = 1e-4

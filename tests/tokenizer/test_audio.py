@@ -6,9 +6,9 @@ import soundfile
 import torch
 from torch.testing import assert_close
 
-from mimo_audio import audio
 from mimo_audio.errors import AudioError
-from mimo_audio.files import OutputError
+from mimo_audio.files import audio
+from mimo_audio.files.output import OutputError
 
 
 def tone(seconds: float, rate: int, frequency: float = 440.0) -> np.ndarray:

@@ -4,10 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mimo_audio.config import TokenizerConfig
 from mimo_audio.errors import ModelError
-from mimo_audio.files import OutputError
+from mimo_audio.files.output import OutputError
 from mimo_audio.tokenizer import AudioTokenizer, model
+from mimo_audio.tokenizer.config import TokenizerConfig
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from mimo_audio.config import TokenizerConfig
 from mimo_audio.errors import ModelError
-from mimo_audio.files import OutputError
+from mimo_audio.files.output import OutputError
+from mimo_audio.tokenizer.config import TokenizerConfig
 
 REQUIRED = {
     "d_model": 64,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mimo_audio.tokenizer.streaming import StreamDecoder
+from mimo_audio.tokenizer.streaming import StreamDecoder, StreamEncoder
 from mimo_audio.tokenizer.streaming.prior import speech_statistics
 
 pytestmark = pytest.mark.cuda
@@ -36,7 +36,7 @@ def test_codes_do_not_depend_on_the_chunks(golden):
     codes = [
         torch.cat([*map(stream.push, clip["wav"].split(size)), stream.finish()], 1)
         for size in (700, 10_000)
-        for stream in [tokenizer.stream_encoder()]
+        for stream in [StreamEncoder(tokenizer)]
     ]
     assert torch.equal(*codes)
 
@@ -44,7 +44,7 @@ def test_codes_do_not_depend_on_the_chunks(golden):
 def test_a_captured_step_is_the_step(golden):
     tokenizer = on_gpu(golden.tokenizer)
     codes = golden.arrays("decode")["stream_small.codes"].long().cuda()
-    eager = tokenizer.stream_decoder(batch=2, n_q=8)
+    eager = StreamDecoder(tokenizer, batch=2, n_q=8)
     captured = eager.copy()
     chunk, active = torch.zeros(8, 2, 1, dtype=torch.int64, device="cuda"), torch.tensor([True, True], device="cuda")
     side = torch.cuda.Stream()

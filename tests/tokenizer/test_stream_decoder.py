@@ -64,13 +64,13 @@ def test_bfloat16_is_as_close_as_offline(make_tokenizer):
 @pytest.mark.parametrize(("step", "look_ahead"), [(1, None), (1, 0), (4, 1), (3, 12)])
 def test_chunks_do_not_matter(make_tokenizer, step, look_ahead):
     tokenizer, codes = make_tokenizer(), random_codes(45)
-    with tokenizer.stream_decoder(look_ahead=look_ahead, step=step) as stream:
+    with StreamDecoder(tokenizer, look_ahead=look_ahead, step=step) as stream:
         one_by_one = [stream.push(chunk) for chunk in codes.split(1, 1)] + [stream.finish()]
     expected = torch.cat(one_by_one)
     assert len(expected) == 45 * 960
     assert expected.isfinite().all()
     for sizes in ([45], [7, 31, 2, 5], [44, 1]):
-        with tokenizer.stream_decoder(look_ahead=look_ahead, step=step) as stream:
+        with StreamDecoder(tokenizer, look_ahead=look_ahead, step=step) as stream:
             waves = [stream.push(chunk) for chunk in codes.split(sizes, 1)] + [stream.finish()]
         assert torch.equal(torch.cat(waves), expected)
 
@@ -78,34 +78,34 @@ def test_chunks_do_not_matter(make_tokenizer, step, look_ahead):
 def test_sound_comes_as_early_as_promised(make_tokenizer):
     tokenizer = make_tokenizer()
     for look_ahead in (0, 1, None, 5):
-        stream = tokenizer.stream_decoder(look_ahead=look_ahead)
+        stream = StreamDecoder(tokenizer, look_ahead=look_ahead)
         given = torch.tensor([len(stream.push(chunk)) for chunk in random_codes(12).split(1, 1)]).cumsum(0)
         assert torch.equal(given, (torch.arange(1, 13) * 960 - stream.delay).clamp(min=0))
-    assert [tokenizer.stream_decoder(look_ahead=n).delay for n in (0, 1, None, 5)] == [360, 1320, 1320, 5160]
+    assert [StreamDecoder(tokenizer, look_ahead=n).delay for n in (0, 1, None, 5)] == [360, 1320, 1320, 5160]
 
 
 def test_a_stream_does_not_notice_the_others(make_tokenizer):
     tokenizer, codes, other = make_tokenizer(), random_codes(20), random_codes(33)
-    quiet = tokenizer.stream_decoder(batch=3, look_ahead=1)
+    quiet = StreamDecoder(tokenizer, batch=3, look_ahead=1)
     expected = [quiet.push([None, codes, None])[1], quiet.finish(1)]
-    busy = tokenizer.stream_decoder(batch=3, look_ahead=1)
+    busy = StreamDecoder(tokenizer, batch=3, look_ahead=1)
     busy.push([other[:, :5], None, None])
     waves = [busy.push([other[:, 5:6], codes[:, :3], other])[1], busy.push([None, codes[:, 3:17], None])[1]]
     busy.finish(0)
     busy.reset(0)
     waves += [busy.push([other, codes[:, 17:], None])[1], busy.finish(1)]
     assert torch.equal(torch.cat(waves), torch.cat(expected))
-    alone = whole(tokenizer.stream_decoder(look_ahead=1), other)
+    alone = whole(StreamDecoder(tokenizer, look_ahead=1), other)
     # A batch equals single streams but for rounding.
-    fresh = tokenizer.stream_decoder(batch=2, look_ahead=1)
+    fresh = StreamDecoder(tokenizer, batch=2, look_ahead=1)
     both = [torch.cat(pieces) for pieces in zip(fresh.push([other, codes]), fresh.finish(), strict=True)]
     assert_close(both[0], alone, atol=1e-5, rtol=0)
 
 
 def test_copies_and_resets(make_tokenizer):
     tokenizer, codes = make_tokenizer(), random_codes(30)
-    expected = whole(tokenizer.stream_decoder(batch=1), codes)
-    stream = tokenizer.stream_decoder(batch=2)
+    expected = whole(StreamDecoder(tokenizer, batch=1), codes)
+    stream = StreamDecoder(tokenizer, batch=2)
     start = stream.push([codes[:, :11], random_codes(4)])[0]
     twin = stream.copy()
     stream.copy_row(0, 1)
@@ -123,7 +123,7 @@ def test_copies_and_resets(make_tokenizer):
 
 def test_memory_is_flat(make_tokenizer):
     tokenizer = make_tokenizer()
-    stream = tokenizer.stream_decoder(batch=2, step=25, context=30)
+    stream = StreamDecoder(tokenizer, batch=2, step=25, context=30)
 
     def memory():
         rows = sum(row.pending.untyped_storage().nbytes() for row in stream._rows)
@@ -153,7 +153,7 @@ def test_hour_ten_is_as_exact_as_second_one(make_tokenizer):
 
 def test_old_statistics_are_forgotten(make_tokenizer):
     tokenizer = make_tokenizer()
-    stream = tokenizer.stream_decoder(step=50, context=10)
+    stream = StreamDecoder(tokenizer, step=50, context=10)
     for _ in range(30):
         stream.push(random_codes(50))
     count = stream.state["dconv2.sums"][0, 0].item() / (2 * 2 * tokenizer.config.n_mels)
@@ -176,7 +176,7 @@ class Questions(TorchDispatchMode):
 
 
 def test_a_step_asks_the_device_nothing(make_tokenizer):
-    stream = make_tokenizer().stream_decoder(batch=2)
+    stream = StreamDecoder(make_tokenizer(), batch=2)
     with Questions() as questions:
         stream.pipeline.step(torch.zeros(4, 2, 1, dtype=torch.int64), torch.tensor([True, False]), stream.state)
     assert not questions.asked
@@ -184,7 +184,7 @@ def test_a_step_asks_the_device_nothing(make_tokenizer):
 
 def test_bad_chunks_leave_all_streams_as_they_were(make_tokenizer):
     tokenizer, codes = make_tokenizer(), random_codes(10)
-    stream, calm = (tokenizer.stream_decoder(batch=2) for _ in range(2))
+    stream, calm = (StreamDecoder(tokenizer, batch=2) for _ in range(2))
     for one in (stream, calm):
         one.push([codes, codes])
         one.finish(1)
@@ -211,7 +211,7 @@ def test_bad_chunks_leave_all_streams_as_they_were(make_tokenizer):
 
 
 def test_a_closed_stream_is_closed(make_tokenizer):
-    with make_tokenizer().stream_decoder() as stream:
+    with StreamDecoder(make_tokenizer()) as stream:
         stream.push(random_codes(2))
     assert stream.state.nbytes == 0
     for use in (lambda: stream.push(random_codes(2)), stream.finish, stream.reset, stream.copy):
@@ -231,16 +231,16 @@ def test_a_closed_stream_is_closed(make_tokenizer):
 )
 def test_bad_settings(make_tokenizer, settings, message):
     with pytest.raises(StreamError, match=message):
-        make_tokenizer().stream_decoder(**settings)
+        StreamDecoder(make_tokenizer(), **settings)
 
 
 def test_models_that_cannot_stream(make_tokenizer):
     with pytest.raises(StreamError, match="causal decoder"):
-        make_tokenizer(decoder_causal=False).stream_decoder()
+        StreamDecoder(make_tokenizer(decoder_causal=False))
     unlimited = make_tokenizer(vocoder_attn_window_size=(6, -1))
     with pytest.raises(StreamError, match="look_ahead: expected a number"):
-        unlimited.stream_decoder()
-    assert unlimited.stream_decoder(look_ahead=2).delay == 8 * 240 + 360
+        StreamDecoder(unlimited)
+    assert StreamDecoder(unlimited, look_ahead=2).delay == 8 * 240 + 360
 
 
 def test_statistics_follow_the_weights(make_tokenizer):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mimo_audio.errors import AudioError, StreamError
+from mimo_audio.tokenizer.streaming import StreamEncoder
 
 
 @pytest.fixture
@@ -20,38 +21,38 @@ def test_a_windowed_encoder_needs_no_more_than_its_window(make_tokenizer, wave):
     tokenizer = make_tokenizer(encoder_attn_window_size=(8, 8))
     expected = tokenizer.encode(wave)
     for step in (1, 4, 7):
-        assert torch.equal(whole(tokenizer.stream_encoder(look_ahead=9, step=step, context=9), wave), expected)
-    less = whole(tokenizer.stream_encoder(look_ahead=0, step=4, context=9), wave)
+        assert torch.equal(whole(StreamEncoder(tokenizer, look_ahead=9, step=step, context=9), wave), expected)
+    less = whole(StreamEncoder(tokenizer, look_ahead=0, step=4, context=9), wave)
     assert not torch.equal(less, expected)
     assert less.shape == expected.shape
 
 
 def test_all_in_one_group_is_offline_encoding(golden):
     for clip in golden.clips():
-        stream = golden.tokenizer.stream_encoder(look_ahead=0, step=1000)
+        stream = StreamEncoder(golden.tokenizer, look_ahead=0, step=1000)
         assert torch.equal(whole(stream, clip["wav"]), golden.tokenizer.encode(clip["wav"]))
 
 
 @pytest.mark.parametrize("samples", [1, 239, 240, 960, 5000, 24000])
 def test_chunks_do_not_matter(make_tokenizer, wave, samples):
     tokenizer, wave = make_tokenizer(), wave[:samples]
-    expected = whole(tokenizer.stream_encoder(look_ahead=3, step=2, context=5), wave)
+    expected = whole(StreamEncoder(tokenizer, look_ahead=3, step=2, context=5), wave)
     assert expected.shape == (4, tokenizer.encode(wave).shape[1])
     for size in (237, 960, 1601):
-        stream = tokenizer.stream_encoder(look_ahead=3, step=2, context=5)
+        stream = StreamEncoder(tokenizer, look_ahead=3, step=2, context=5)
         codes = [stream.push(chunk) for chunk in wave.split(size)] + [stream.finish()]
         assert torch.equal(torch.cat(codes, 1), expected)
 
 
 def test_codes_come_as_early_as_promised(make_tokenizer, wave):
     """A frame is centred, so that the last of `step + look_ahead` code frames reaches two hops beyond them."""
-    stream = make_tokenizer().stream_encoder(look_ahead=3, step=2)
+    stream = StreamEncoder(make_tokenizer(), look_ahead=3, step=2)
     given = [stream.push(chunk).shape[1] for chunk in wave.split(960)]
     assert given[:10] == [0, 0, 0, 0, 0, 2, 0, 2, 0, 2]
 
 
 def test_memory_is_flat(make_tokenizer, wave):
-    stream = make_tokenizer().stream_encoder(look_ahead=3, step=2, context=5)
+    stream = StreamEncoder(make_tokenizer(), look_ahead=3, step=2, context=5)
 
     def memory():
         return sum(t.untyped_storage().nbytes() for t in (stream._wave, stream._frames, stream._mel.wave))
@@ -65,7 +66,7 @@ def test_memory_is_flat(make_tokenizer, wave):
 
 
 def test_copies_and_resets(make_tokenizer, wave):
-    stream = make_tokenizer().stream_encoder(look_ahead=2)
+    stream = StreamEncoder(make_tokenizer(), look_ahead=2)
     start = stream.push(wave[:10000])
     twin = stream.copy()
     rest = stream.push(wave[10000:]), stream.finish()
@@ -75,12 +76,12 @@ def test_copies_and_resets(make_tokenizer, wave):
 
 
 def test_nothing_gives_nothing(make_tokenizer):
-    assert make_tokenizer().stream_encoder(n_q=2).finish().shape == (2, 0)
+    assert StreamEncoder(make_tokenizer(), n_q=2).finish().shape == (2, 0)
 
 
 def test_bad_samples_leave_the_stream_as_it_was(make_tokenizer, wave):
     tokenizer = make_tokenizer()
-    stream, calm = (tokenizer.stream_encoder(look_ahead=2) for _ in range(2))
+    stream, calm = (StreamEncoder(tokenizer, look_ahead=2) for _ in range(2))
     assert torch.equal(stream.push(wave[:5000]), calm.push(wave[:5000]))
     for bad, message in (
         (torch.full((500,), torch.nan), "NaN"),
@@ -103,4 +104,4 @@ def test_bad_samples_leave_the_stream_as_it_was(make_tokenizer, wave):
 @pytest.mark.parametrize("settings", [{"look_ahead": -1}, {"step": 0}, {"context": None}, {"n_q": 9}])
 def test_bad_settings(make_tokenizer, settings):
     with pytest.raises(StreamError, match=f"{next(iter(settings))}: expected"):
-        make_tokenizer().stream_encoder(**settings)
+        StreamEncoder(make_tokenizer(), **settings)

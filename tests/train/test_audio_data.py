@@ -6,7 +6,7 @@ import soundfile
 import torch
 
 from mimo_audio.errors import AudioError
-from mimo_audio.recordings import Recording, list_recordings
+from mimo_audio.files.recordings import Recording, list_recordings
 from mimo_audio.train.audio_data import AudioData, read_ahead
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import mimo_audio_native as mn
-from mimo_audio.config import TokenizerConfig
+from mimo_audio.tokenizer.config import TokenizerConfig
 from mimo_audio.tokenizer.quantizer import Quantizer
 from mimo_audio.train import codebooks
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mimo_audio import audio
 from mimo_audio.evaluate.metrics import f0_errors, median_f0_error, mel_distance
+from mimo_audio.files import audio
 from mimo_audio.tokenizer import AudioTokenizer
 from mimo_audio.train.export import export
 from mimo_audio.train.recipe import Recipe

@@ -16,7 +16,7 @@ import torch
 
 from mimo_audio.cli import main
 from mimo_audio.errors import AudioError
-from mimo_audio.files import OutputError
+from mimo_audio.files.output import OutputError
 from mimo_audio.tokenizer import AudioTokenizer
 from mimo_audio.train.audio_data import Batch
 from mimo_audio.train.journal import Journal

@@ -7,7 +7,7 @@ from pathlib import Path
 from mimo_audio.cli import batch
 from mimo_audio.cli.language import Assistant, print_json, print_text
 from mimo_audio.errors import MimoError
-from mimo_audio.files import atomic_output
+from mimo_audio.files.output import atomic_output
 from mimo_audio.prompts import tasks
 
 

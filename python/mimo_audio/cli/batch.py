@@ -12,7 +12,7 @@ import soundfile
 from tqdm import tqdm
 
 from mimo_audio.errors import MimoError, one_line
-from mimo_audio.files import OutputError, check_output
+from mimo_audio.files.output import OutputError, check_output
 
 Result = TypeVar("Result")
 

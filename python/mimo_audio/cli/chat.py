@@ -13,8 +13,8 @@ from torch import Tensor
 from mimo_audio.cli import batch
 from mimo_audio.cli.language import Assistant, print_answer, print_json, print_text
 from mimo_audio.errors import AudioError, MimoError, one_line
-from mimo_audio.files import OutputError, atomic_output, check_output
-from mimo_audio.results import Answer
+from mimo_audio.files.output import OutputError, atomic_output, check_output
+from mimo_audio.tasks.results import Answer
 
 
 def run(arguments: Namespace) -> int:

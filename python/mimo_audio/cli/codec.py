@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from mimo_audio import audio
 from mimo_audio.device import choose_device, choose_dtype
 from mimo_audio.errors import CodesError
+from mimo_audio.files import audio
+from mimo_audio.files.tokens import Tokens, fingerprint
 from mimo_audio.tokenizer import AudioTokenizer
 from mimo_audio.tokenizer.model import SEGMENT_CODE_FRAMES
-from mimo_audio.tokens_file import Tokens, fingerprint
 
 
 class Stopwatch:

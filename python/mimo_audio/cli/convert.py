@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mimo_audio.cli.language import Assistant, check_speech_output
 from mimo_audio.errors import MimoError
-from mimo_audio.model import CONVERT
+from mimo_audio.tasks.model import CONVERT
 
 KEYS = ("input", "output", "text")
 EXPECTED = '{"input": "a.wav", "output": "b.wav", "text": "..."}'

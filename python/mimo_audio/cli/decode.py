@@ -2,11 +2,11 @@
 
 from argparse import Namespace
 
-from mimo_audio import audio
 from mimo_audio.cli import batch, stream
 from mimo_audio.cli.codec import load
 from mimo_audio.cli.stream_arguments import check
-from mimo_audio.tokens_file import read_tokens
+from mimo_audio.files import audio
+from mimo_audio.files.tokens import read_tokens
 
 
 def run(arguments: Namespace) -> int:

@@ -4,14 +4,14 @@ from argparse import Namespace
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from mimo_audio import audio
 from mimo_audio.cli.codec import Codec, load
 from mimo_audio.cli.roundtrip import draw, reconstruct, start
 from mimo_audio.errors import MimoError
 from mimo_audio.evaluate.plot import require_matplotlib
 from mimo_audio.evaluate.report import RoundTrip, table
-from mimo_audio.files import check_output
-from mimo_audio.tokens_file import write_tokens
+from mimo_audio.files import audio
+from mimo_audio.files.output import check_output
+from mimo_audio.files.tokens import write_tokens
 
 RECORDING_SECONDS = 30  # of the user's recording: the demo is done within a minute
 CLIPS = ("sentence", "digits")  # a synthetic voice, a person's

@@ -5,7 +5,7 @@ from argparse import Namespace
 from mimo_audio.cli import batch, stream
 from mimo_audio.cli.codec import load
 from mimo_audio.cli.stream_arguments import check
-from mimo_audio.tokens_file import write_tokens
+from mimo_audio.files.tokens import write_tokens
 
 
 def run(arguments: Namespace) -> int:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from mimo_audio import audio
 from mimo_audio.cli.codec import Codec, load, read_blocks
 from mimo_audio.cli.roundtrip import reconstruct, reconstruct_by_peer
 from mimo_audio.errors import AudioError, MimoError, one_line
@@ -22,8 +21,9 @@ from mimo_audio.evaluate.peers import Peer, load_peer
 from mimo_audio.evaluate.plot import plot_scores, plot_usage, require_matplotlib
 from mimo_audio.evaluate.report import COLUMNS, RoundTrip, aligned, mean_record, notes
 from mimo_audio.evaluate.word_errors import Heard, require_jiwer, word_error_rates
-from mimo_audio.files import OutputError, atomic_output, check_output
-from mimo_audio.recordings import Recording, list_recordings
+from mimo_audio.files import audio
+from mimo_audio.files.output import OutputError, atomic_output, check_output
+from mimo_audio.files.recordings import Recording, list_recordings
 
 SPEECH_COLUMNS = (
     ("words", "words", "{}"),

@@ -12,7 +12,7 @@ from mimo_audio.cli.codec import load
 from mimo_audio.device import choose_device
 from mimo_audio.evaluate.metrics import bitrate
 from mimo_audio.lm import AudioLanguageModel, LanguageModelConfig
-from mimo_audio.pairing import FRAME_RATE, is_language_model
+from mimo_audio.tasks.pairing import FRAME_RATE, is_language_model
 from mimo_audio.text import TextTokenizer
 
 PACKAGES = (

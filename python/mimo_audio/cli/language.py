@@ -13,14 +13,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from mimo_audio import audio, model
 from mimo_audio.cli import batch
 from mimo_audio.cli.codec import progress, read_blocks
 from mimo_audio.errors import AudioError
-from mimo_audio.files import check_output
-from mimo_audio.model import MimoAudio
-from mimo_audio.options import Options
-from mimo_audio.results import Answer, Speech, Stats
+from mimo_audio.files import audio
+from mimo_audio.files.output import check_output
+from mimo_audio.tasks import model
+from mimo_audio.tasks.model import MimoAudio
+from mimo_audio.tasks.options import Options
+from mimo_audio.tasks.results import Answer, Speech, Stats
 
 
 class Assistant:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mimo_audio import audio
 from mimo_audio.cli import batch
 from mimo_audio.cli.codec import Codec, Stopwatch, load, progress, read_blocks
 from mimo_audio.errors import MimoError
@@ -17,8 +16,9 @@ from mimo_audio.evaluate.peers import Peer
 from mimo_audio.evaluate.plot import PLOT_SECONDS, plot_mels, require_matplotlib
 from mimo_audio.evaluate.quality import PIECE_SECONDS, measure
 from mimo_audio.evaluate.report import RoundTrip, mean_record, table
-from mimo_audio.files import OutputError, atomic_output, check_output
-from mimo_audio.tokens_file import Tokens
+from mimo_audio.files import audio
+from mimo_audio.files.output import OutputError, atomic_output, check_output
+from mimo_audio.files.tokens import Tokens
 
 
 def run(arguments: Namespace) -> int:

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from mimo_audio.cli.codec import Codec, load
 from mimo_audio.errors import AudioError, CodesError
-from mimo_audio.tokens_file import read_tokens
+from mimo_audio.files.tokens import read_tokens
+from mimo_audio.tokenizer.streaming import StreamDecoder, StreamEncoder
 
 SCALE = 32768
 UNKNOWN = 0xFFFFFFFF  # as the length of a WAV file: it is read until it ends
@@ -46,7 +47,7 @@ def encode(arguments: Namespace) -> int:
     settings = {} if arguments.look_ahead is None else {"look_ahead": arguments.look_ahead}
 
     def pieces() -> Iterator[bytes]:
-        with codec.tokenizer.stream_encoder(n_q=codec.n_q, **settings) as stream:
+        with StreamEncoder(codec.tokenizer, n_q=codec.n_q, **settings) as stream:
             for wave in _samples(sys.stdin.buffer, codec.sample_rate):
                 yield _lines(stream.push(wave))
             yield _lines(stream.finish())
@@ -81,7 +82,7 @@ def _decoded(codec: Codec, source: BinaryIO, look_ahead: int | None) -> Iterator
     first = next(frames, None)
     if first is None:
         raise CodesError("stdin: expected a line of codes for every frame, or a .tokens file, got nothing")
-    with codec.tokenizer.stream_decoder(n_q=len(first), look_ahead=look_ahead) as stream:
+    with StreamDecoder(codec.tokenizer, n_q=len(first), look_ahead=look_ahead) as stream:
         for number, frame in enumerate(chain([first], frames), 1):
             try:
                 wave = cast(Tensor, stream.push(frame))[:left]

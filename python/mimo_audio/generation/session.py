@@ -15,9 +15,9 @@ from torch import Tensor
 
 import mimo_audio_native as mn
 from mimo_audio.errors import GenerationError
-from mimo_audio.generation.samplers import GREEDY, Sampler
 from mimo_audio.lm import groups
 from mimo_audio.lm.model import AudioLanguageModel
+from mimo_audio.lm.samplers import GREEDY, Sampler
 
 BLOCK = 256  # positions: 41 s of speech, and enough to keep matrix products busy
 
@@ -44,6 +44,26 @@ class Limits:
             raise GenerationError(f"stop: expected a collection of text ids, got {self.stop!r:.50}") from error
         if self.min_new > self.max_new:
             raise GenerationError(f"min_new: expected at most max_new ({self.max_new}), got {self.min_new}")
+
+
+def generate(
+    model: AudioLanguageModel,
+    prompt_ids: Tensor,
+    max_new: int,
+    min_new: int = 0,
+    stop: Collection[int] = (),
+    text_sampler: Sampler | None = None,
+    audio_sampler: Sampler | None = None,
+    seed: int = 0,
+) -> Tensor:
+    """prompt_ids [1 + C, P * G] -> the groups that follow, [1 + C, n * G] int64 on the CPU; without samplers greedy.
+
+    Ends after max_new groups, with a text id of `stop` once there are min_new groups, or at the end of the context.
+    Raises LanguageModelError and GenerationError.
+    """
+    limits = Limits(max_new, min_new, stop)
+    samplers = (text_sampler or GREEDY, audio_sampler or GREEDY)
+    return torch.cat(list(Session(model).generate(prompt_ids, limits, *samplers, seed)), 1)
 
 
 class Session:

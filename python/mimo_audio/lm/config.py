@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mimo_audio.errors import ModelError
 from mimo_audio.lm.transformer import StackShape
-from mimo_audio.released_config import ReleasedConfig, dashed, is_int
+from mimo_audio.released.config import ReleasedConfig, dashed, is_int
 
 if TYPE_CHECKING:
     from typing_extensions import Self

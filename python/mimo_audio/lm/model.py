@@ -1,6 +1,5 @@
 """AudioLanguageModel: text and audio patches in, text and audio patches out (MiMo-Audio report, section 2.2)."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -9,17 +8,17 @@ from shutil import copyfile
 import torch
 from torch import Tensor, nn
 
-from mimo_audio import checkpoint
 from mimo_audio.errors import LanguageModelError, ModelError
-from mimo_audio.files import atomic_output
-from mimo_audio.generation.samplers import GREEDY, Sampler
+from mimo_audio.files.output import atomic_output
 from mimo_audio.lm import groups
 from mimo_audio.lm.backbone import Backbone
 from mimo_audio.lm.cache import KeyValueCache
 from mimo_audio.lm.config import LanguageModelConfig
 from mimo_audio.lm.patch_decoder import PatchDecoder
 from mimo_audio.lm.patch_encoder import PatchEncoder, SpeechEmbeddings
+from mimo_audio.lm.samplers import GREEDY, Sampler
 from mimo_audio.lm.transformer import Linear
+from mimo_audio.released import checkpoint
 from mimo_audio.text import SpecialTokens, TextTokenizer
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -185,26 +184,6 @@ class AudioLanguageModel(nn.Module):
             raise LanguageModelError(
                 "the patch decoder's logits are not finite: local_hidden or the model's weights are damaged"
             ) from error
-
-    def generate(
-        self,
-        prompt_ids: Tensor,
-        max_new: int,
-        min_new: int = 0,
-        stop: Collection[int] = (),
-        text_sampler: Sampler | None = None,
-        audio_sampler: Sampler | None = None,
-        seed: int = 0,
-    ) -> Tensor:
-        """prompt_ids [1 + C, P * G] -> the groups that follow, [1 + C, n * G] int64 on the CPU; see `generation`.
-
-        Ends after max_new groups, with a text id of `stop` once there are min_new groups, or at the end of the context.
-        """
-        from mimo_audio.generation.session import Limits, Session  # which import this module
-
-        limits = Limits(max_new, min_new, stop)
-        samplers = (text_sampler or GREEDY, audio_sampler or GREEDY)
-        return torch.cat(list(Session(self).generate(prompt_ids, limits, *samplers, seed)), 1)
 
     def new_cache(self, batch: int = 1, capacity: int = 0) -> KeyValueCache:
         """An empty cache for `backbone(embeds, cache=...)` with room for `capacity` positions; it grows when full."""

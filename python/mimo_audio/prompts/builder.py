@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from mimo_audio.errors import CodesError, PromptError
-from mimo_audio.generation.samplers import AUDIO, Sampler
+from mimo_audio.lm.samplers import AUDIO, Sampler
 from mimo_audio.prompts.segments import Layout, audio_segment, pad_codes, patches, stream_segment, text_segment
-from mimo_audio.text import TextTokenizer, check_unicode
+from mimo_audio.text.tokenizer import TextTokenizer, check_unicode
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mimo_audio.errors import PromptError
-from mimo_audio.generation.samplers import GREEDY
+from mimo_audio.lm.samplers import GREEDY
 from mimo_audio.prompts.builder import Prompt, PromptBuilder, checked_text
 from mimo_audio.prompts.tasks import DIALOGUE, SPEECH
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mimo_audio.errors import PromptError
-from mimo_audio.generation.samplers import GREEDY, Sampler
+from mimo_audio.lm.samplers import GREEDY, Sampler
 from mimo_audio.prompts.builder import Prompt, PromptBuilder, Turn, check_turns, checked_text
 
 NO_THOUGHT, THOUGHT, SPEECH = "<think>\n\n</think>\n", "<think>\n", "<|sostm|>"  # how answers begin

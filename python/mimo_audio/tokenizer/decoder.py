@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from mimo_audio.config import TokenizerConfig
+from mimo_audio.tokenizer.config import TokenizerConfig
 from mimo_audio.tokenizer.packing import conv_transpose, group_norm
 from mimo_audio.tokenizer.transformer import TransformerStack, make_norm
 from mimo_audio.tokenizer.vocoder import Vocoder

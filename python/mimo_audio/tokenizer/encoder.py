@@ -6,8 +6,8 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mimo_audio.config import TokenizerConfig
 from mimo_audio.errors import AudioError
+from mimo_audio.tokenizer.config import TokenizerConfig
 from mimo_audio.tokenizer.packing import conv
 from mimo_audio.tokenizer.quantizer import Quantizer
 from mimo_audio.tokenizer.transformer import TransformerStack, make_norm

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import mimo_audio_native as mn
-from mimo_audio.config import TokenizerConfig
+from mimo_audio.tokenizer.config import TokenizerConfig
 from mimo_audio.tokenizer.precision import Float32Module
 
 FLOOR = 1e-7

@@ -10,22 +10,19 @@ from importlib.resources import files
 from os import PathLike
 from os.path import isfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from mimo_audio import audio, checkpoint
-from mimo_audio.config import TokenizerConfig
 from mimo_audio.errors import AudioError, CodesError, ModelError
+from mimo_audio.files import audio
+from mimo_audio.released import checkpoint
+from mimo_audio.tokenizer.config import TokenizerConfig
 from mimo_audio.tokenizer.decoder import Decoder
 from mimo_audio.tokenizer.encoder import Encoder
 from mimo_audio.tokenizer.mel import LogMel
 from mimo_audio.tokenizer.quantizer import Quantizer
 from mimo_audio.tokenizer.vocoder import Vocoder
-
-if TYPE_CHECKING:
-    from mimo_audio.tokenizer.streaming import StreamDecoder, StreamEncoder
 
 SEGMENT_MEL_FRAMES = 6000  # encoded at once
 SEGMENT_CODE_FRAMES = 1500  # decoded at once
@@ -216,43 +213,6 @@ class AudioTokenizer(nn.Module):
     def encode_file(self, path: str | PathLike[str], n_q: int | None = None) -> Iterator[Tensor]:
         """`encode_blocks` of an audio file of any rate and channel count. Raises AudioError."""
         return self.encode_blocks(audio.read_blocks(path, self.config.sampling_rate), n_q)
-
-    def stream_decoder(
-        self,
-        batch: int = 1,
-        look_ahead: int | None = None,
-        n_q: int | None = None,
-        step: int = 1,
-        context: int = SEGMENT_CODE_FRAMES,
-    ) -> "StreamDecoder":
-        """A decoder of codes that arrive bit by bit, for `batch` streams; each frame is computed once.
-
-        look_ahead: code frames that the vocoder waits for; None for all that it sees offline (40 in the release). Fewer
-        give sound earlier, more go to the statistics of a norm (docs/streaming.md has the deviations). n_q: codebooks
-        that the codes have; None for all. step: code frames computed at once; 4, a patch of the language model, takes
-        far less time per frame than 1. context: code frames that a decoder without window remembers. Raises
-        StreamError.
-
-            with tokenizer.stream_decoder() as stream:
-                for chunk in chunks:  # [n_q, any number]
-                    play(stream.push(chunk))
-                play(stream.finish())
-        """
-        from mimo_audio.tokenizer.streaming import StreamDecoder
-
-        return StreamDecoder(self, batch, look_ahead, n_q, step, context)
-
-    def stream_encoder(
-        self, look_ahead: int = 16, n_q: int | None = None, step: int = 4, context: int = 100
-    ) -> "StreamEncoder":
-        """An encoder of a wave that arrives bit by bit, at the model's rate.
-
-        Codes come in groups of `step` frames, each encoded with up to `context` code frames before and `look_ahead`
-        after it; their sum over `step` is how often a frame is computed. Raises StreamError.
-        """
-        from mimo_audio.tokenizer.streaming import StreamEncoder
-
-        return StreamEncoder(self, look_ahead, n_q, step, context)
 
     def check_codes(self, codes: Tensor) -> None:
         """Raises CodesError unless codes are integers [1 .. R codebooks, at least one frame], each in its codebook."""

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 import mimo_audio_native as mn
-from mimo_audio.config import TokenizerConfig
+from mimo_audio.tokenizer.config import TokenizerConfig
 from mimo_audio.tokenizer.precision import Float32Module
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import mimo_audio_native as mn
-from mimo_audio.config import TokenizerConfig
+from mimo_audio.tokenizer.config import TokenizerConfig
 from mimo_audio.tokenizer.packing import cumulative, positions
 from mimo_audio.tokenizer.precision import Float32Module
 from mimo_audio.tokenizer.transformer import TransformerStack, make_norm

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mimo_audio import audio
 from mimo_audio.errors import AudioError
-from mimo_audio.recordings import Recording, list_recordings
+from mimo_audio.files import audio
+from mimo_audio.files.recordings import Recording, list_recordings
 
 GAIN_DB = (-16.0, 2.0)
 READ_AHEAD = 3  # parts per thread

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mimo_audio.errors import ModelError
-from mimo_audio.files import atomic_output
+from mimo_audio.files.output import atomic_output
 
 
 def save(path: Path, step: int, modules: dict[str, nn.Module], optimizers: Sequence[torch.optim.Optimizer]) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from mimo_audio.checkpoint import released_name
 from mimo_audio.errors import MimoError
-from mimo_audio.files import atomic_output
+from mimo_audio.files.output import atomic_output
+from mimo_audio.released.checkpoint import released_name
 from mimo_audio.tokenizer import AudioTokenizer
 
 EXACT = (".embed", ".cluster_size", ".inited", ".window")  # what decoding or further training would notice

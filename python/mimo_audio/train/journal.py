@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from mimo_audio.files import OutputError, atomic_output
+from mimo_audio.files.output import OutputError, atomic_output
 
 SHOWN = (
     *("audio_to_text", "mel", "coarse", "magnitude", "phase", "wave", "commitment"),

@@ -6,8 +6,8 @@ from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
-from mimo_audio.config import TokenizerConfig
 from mimo_audio.errors import MimoError
+from mimo_audio.tokenizer.config import TokenizerConfig
 from mimo_audio.tokenizer.discriminators import DiscriminatorShape
 
 Section = TypeVar("Section")

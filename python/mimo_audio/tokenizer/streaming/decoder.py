@@ -30,7 +30,18 @@ class _Row:
 
 
 class StreamDecoder:
-    """Decodes up to `batch` streams of codes as they arrive; made by `AudioTokenizer.stream_decoder`, which see.
+    """Decodes up to `batch` streams of codes as they arrive, each frame once.
+
+    look_ahead: code frames that the vocoder waits for; None for all that it sees offline (40 in the release). Fewer
+    give sound earlier, more go to the statistics of a norm (docs/streaming.md has the deviations). n_q: codebooks that
+    the codes have; None for all. step: code frames computed at once; 4, a patch of the language model, takes far less
+    time per frame than 1. context: code frames that a decoder without window remembers. prior: what the norms start
+    from; None for the statistics of speech. Raises StreamError.
+
+        with StreamDecoder(tokenizer) as stream:
+            for chunk in chunks:  # [n_q, any number]
+                play(stream.push(chunk))
+            play(stream.finish())
 
     A stream's samples depend on its own codes only, bit for bit, however they are cut into chunks and whatever its
     neighbours do. Time and memory per frame are constant.

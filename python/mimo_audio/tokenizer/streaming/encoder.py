@@ -17,15 +17,19 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from mimo_audio import audio
 from mimo_audio.errors import StreamError
+from mimo_audio.files import audio
 from mimo_audio.tokenizer.mel import MelStream
 from mimo_audio.tokenizer.model import AudioTokenizer
 from mimo_audio.tokenizer.streaming.settings import check_setting
 
 
 class StreamEncoder:
-    """Encodes one wave as it arrives; made by `AudioTokenizer.stream_encoder`, which see. Memory is bounded."""
+    """Encodes one wave at the model's rate as it arrives, in bounded memory.
+
+    Codes come in groups of `step` frames, each encoded with up to `context` code frames before and `look_ahead` after
+    it; their sum over `step` is how often a frame is computed. n_q: codebooks wanted; None for all. Raises StreamError.
+    """
 
     def __init__(
         self, tokenizer: AudioTokenizer, look_ahead: int = 16, n_q: int | None = None, step: int = 4, context: int = 100

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from mimo_audio import audio
+from mimo_audio.files import audio
 from mimo_audio.tokenizer.model import AudioTokenizer
 
 CLIPS = ("sentence.wav", "digits.wav")

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mimo_audio.released_config import LARGEST, ReleasedConfig, is_int
+from mimo_audio.released.config import LARGEST, ReleasedConfig, is_int
 
 WINDOWS = ("encoder_attn_window_size", "decoder_attn_window_size", "vocoder_attn_window_size")
 

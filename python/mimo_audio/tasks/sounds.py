@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mimo_audio import audio
 from mimo_audio.errors import AudioError
-from mimo_audio.results import Speech
+from mimo_audio.files import audio
+from mimo_audio.tasks.results import Speech
 
 # A file's path, a wave, (wave, sample rate), codes int [C, T], or speech that was made before. A wave holds floats [N],
 # or several channels, [channels, N] or [N, channels] with fewer channels than samples.

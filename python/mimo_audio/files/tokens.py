@@ -20,7 +20,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from mimo_audio.errors import CodesError
-from mimo_audio.files import atomic_output
+from mimo_audio.files.output import atomic_output
 
 FORMAT = "mimo-audio-tokens"
 FORMAT_VERSION = "1"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mimo_audio.errors import ModelError
-from mimo_audio.files import atomic_output
+from mimo_audio.files.output import atomic_output
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -6,8 +6,8 @@ from typing import TypeAlias
 from torch import Tensor
 
 from mimo_audio.prompts import Turn
-from mimo_audio.results import Answer
-from mimo_audio.sounds import Sound
+from mimo_audio.tasks.results import Answer
+from mimo_audio.tasks.sounds import Sound
 
 Said: TypeAlias = Sound | Answer | Turn  # here a string is words, and a recording's path a pathlib.Path
 

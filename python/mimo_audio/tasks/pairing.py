@@ -6,10 +6,10 @@ from os import PathLike
 from os.path import normpath
 from pathlib import Path
 
-from mimo_audio.config import TokenizerConfig
 from mimo_audio.errors import ModelError
 from mimo_audio.lm.config import LanguageModelConfig
-from mimo_audio.released_config import dashed
+from mimo_audio.released.config import dashed
+from mimo_audio.tokenizer.config import TokenizerConfig
 
 FRAME_RATE = 25.0  # code frames per second that a language model is trained on (MiMo-Audio report, section 2.1)
 TOKENIZER_FOLDERS = ("tokenizer", "../MiMo-Audio-Tokenizer")  # looked for beside a language model

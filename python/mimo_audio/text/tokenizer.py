@@ -12,7 +12,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer
 
 from mimo_audio.errors import ModelError, PromptError
-from mimo_audio.text_folder import BYTES, read_tokenizer
+from mimo_audio.text.folder import BYTES, read_tokenizer
 
 
 @dataclass(frozen=True)

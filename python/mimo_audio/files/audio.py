@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mimo_audio.errors import AudioError
-from mimo_audio.files import atomic_output
+from mimo_audio.files.output import atomic_output
 
 if TYPE_CHECKING:
     import soundfile

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mimo_audio.errors import GenerationError
-from mimo_audio.generation.samplers import GREEDY, Sampler
+from mimo_audio.lm.samplers import GREEDY, Sampler
 
 
 def test_rows_repeat_the_settings():

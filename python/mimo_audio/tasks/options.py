@@ -7,7 +7,7 @@ from typing import TypedDict
 from torch import Tensor
 
 from mimo_audio.errors import GenerationError
-from mimo_audio.generation.samplers import GREEDY, Sampler
+from mimo_audio.lm.samplers import GREEDY, Sampler
 from mimo_audio.prompts import Prompt
 
 

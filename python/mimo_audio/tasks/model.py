@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mimo_audio import pairing
-from mimo_audio.config import TokenizerConfig
 from mimo_audio.device import choose_device, choose_dtype
-from mimo_audio.dialogue import Said, read_turns
 from mimo_audio.errors import AudioError, GenerationError, PromptError
 from mimo_audio.generation.session import Limits, Session
 from mimo_audio.lm import AudioLanguageModel, LanguageModelConfig
-from mimo_audio.options import Options, check, samplers
 from mimo_audio.prompts import Example, Prompt, PromptBuilder, in_context, read_answer, tasks
 from mimo_audio.prompts.segments import pad_codes
-from mimo_audio.results import Answer, Response, Speech, Stats
-from mimo_audio.sounds import Sound, blocks_of, codes_in
+from mimo_audio.tasks import pairing
+from mimo_audio.tasks.dialogue import Said, read_turns
+from mimo_audio.tasks.options import Options, check, samplers
+from mimo_audio.tasks.results import Answer, Response, Speech, Stats
+from mimo_audio.tasks.sounds import Sound, blocks_of, codes_in
 from mimo_audio.text import TextTokenizer
 from mimo_audio.tokenizer import AudioTokenizer
+from mimo_audio.tokenizer.config import TokenizerConfig
 from mimo_audio.tokenizer.model import SEGMENT_CODE_FRAMES
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from os import PathLike
 
 from torch import Tensor
 
-from mimo_audio import audio
+from mimo_audio.files import audio
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mimo_audio.errors import ModelError
-from mimo_audio.files import OutputError, atomic_output
+from mimo_audio.files.output import OutputError, atomic_output
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9  # of a file written; larger models are split

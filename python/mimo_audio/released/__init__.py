@@ -1,0 +1,1 @@
+"""Folders in the layout of the released checkpoints: config.json and safetensors, read and written."""

@@ -1,0 +1,1 @@
+"""Every task for a person: `MimoAudio`, its options and results."""
