@@ -74,7 +74,14 @@ def test_passes_do_not_move_the_norms(judges):
 def test_hinge_losses_by_hand():
     real, fake = [judgement(0.25), judgement(2.0)], [judgement(-3.0), judgement(-0.5)]
     assert discriminator_loss(real, fake).item() == pytest.approx((0.75 + 0 + 0 + 0.5) / 2)
-    assert adversarial_loss(fake).item() == pytest.approx((4 + 1.5) / 2)
+    assert adversarial_loss(fake).item() == pytest.approx((3 + 0.5) / 2)
+
+
+def test_every_fake_score_pulls_the_generator_equally():
+    """Equation 5 is -mean D(x^): no margin, as the discriminator's side has."""
+    scores = torch.tensor([2.0, 0.0, -3.0], requires_grad=True)
+    adversarial_loss([(scores, [])]).backward()
+    torch.testing.assert_close(scores.grad, torch.full((3,), -1 / 3))
 
 
 def test_feature_matching_is_a_mean_of_means():

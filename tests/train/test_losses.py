@@ -50,6 +50,24 @@ def test_mel_loss_uses_the_papers_scales():
     assert all(loss.get_buffer(f"filterbank{i}").sum(0).min() > 0 for i in (5, 6, 7))  # no empty band
 
 
+def test_mel_loss_is_equation_2(wave):
+    """Again in float64: torch.stft of windows of unit energy, the mel bank, natural logarithm, mean, sum over scales."""
+    other = 0.05 * torch.randn(2, 9600, generator=torch.Generator().manual_seed(1))
+    expected = 0.0
+    for i in (5, 6, 7):
+        width, hop = 15 * 2 ** (i - 1), 15 * 2 ** (i - 2)
+        window = torch.hann_window(width, dtype=torch.float64)
+        window = window / window.square().sum().sqrt()
+        bank = mn.mel_filterbank(24000, width, 2**i, 0.0, 12000.0).double()
+        mels = []
+        for sound in (wave, other):
+            padded = torch.nn.functional.pad(sound.double(), ((width - hop) // 2, (width - hop + 1) // 2), "reflect")
+            magnitude = torch.stft(padded, width, hop, window=window, center=False, return_complex=True).abs()
+            mels.append((magnitude.transpose(1, 2) @ bank).clamp(min=MEL_FLOOR).log())
+        expected += (mels[0] - mels[1]).abs().mean().item()
+    assert MultiScaleMelLoss(24000)(wave, other).item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_wave_loss_of_a_gain_is_its_logarithm(wave):
     loss = WaveSpectrumLoss(24000)(2 * wave, wave)
     torch.testing.assert_close(loss, torch.tensor(math.log(2)), rtol=2e-3, atol=0)

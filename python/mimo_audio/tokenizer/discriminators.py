@@ -104,7 +104,7 @@ class Discriminators(nn.Module):
 
 
 def discriminator_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) -> Tensor:
-    """Hinge: real scores should exceed 1, fake ones fall below -1; mean over the sub-discriminators."""
+    """Hinge: real scores should exceed 1, fake ones fall below -1; mean over the sub-discriminators (eq. 4)."""
     losses = [
         F.relu(1 - true).float().mean() + F.relu(1 + false).float().mean()
         for (true, _), (false, _) in zip(real, fake, strict=True)
@@ -113,8 +113,11 @@ def discriminator_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) -> 
 
 
 def adversarial_loss(fake: Sequence[Judgement]) -> Tensor:
-    """Hinge of the generator: fake scores should exceed 1; mean over the sub-discriminators."""
-    return torch.stack([F.relu(1 - score).float().mean() for score, _ in fake]).mean()
+    """The generator's side of the hinge GAN, unbounded: minus the fake scores, mean over the sub-discriminators (eq. 5).
+
+    Every score pulls equally, however high or low it is.
+    """
+    return -torch.stack([score.float().mean() for score, _ in fake]).mean()
 
 
 def feature_matching_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) -> Tensor:

@@ -37,16 +37,17 @@ def emphasis(n_fft: int, sample_rate: int) -> Tensor:
 class MultiScaleMelLoss(nn.Module):
     """Sum over scales i of the mean L1 between log-mels: 2^i bands, Hann window 15 * 2^(i-1), hop 15 * 2^(i-2) samples.
 
-    The FFT is zero-padded to at least twice the window, so that narrow bands are not empty.
+    Equation 2, with the natural logarithm and a mean over frames and bands: so a step's weight does not depend on how
+    long its crops are (docs/training.md lists what differs from the report).
     """
 
     def __init__(self, sample_rate: int, scales: Sequence[int] = (5, 6, 7)) -> None:
         super().__init__()
         self.scales = tuple(scales)
         for i in self.scales:
-            n_fft = 2 ** math.ceil(math.log2(30 * 2 ** (i - 1)))
-            self.register_buffer(f"window{i}", normalised_hann(15 * 2 ** (i - 1)), persistent=False)
-            bank = mn.mel_filterbank(sample_rate, n_fft, 2**i, 0.0, sample_rate / 2)
+            width = 15 * 2 ** (i - 1)
+            self.register_buffer(f"window{i}", normalised_hann(width), persistent=False)
+            bank = mn.mel_filterbank(sample_rate, width, 2**i, 0.0, sample_rate / 2)
             self.register_buffer(f"filterbank{i}", bank, persistent=False)
 
     def forward(self, wave: Tensor, target: Tensor) -> Tensor:
