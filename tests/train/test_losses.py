@@ -51,7 +51,7 @@ def test_mel_loss_uses_the_papers_scales():
 
 
 def test_mel_loss_is_equation_2(wave):
-    """Again in float64: torch.stft of windows of unit energy, the mel bank, natural logarithm, mean, sum over scales."""
+    """Again in float64: torch.stft with windows of unit energy, the mel bank, natural logarithm, mean, sum."""
     other = 0.05 * torch.randn(2, 9600, generator=torch.Generator().manual_seed(1))
     expected = 0.0
     for i in (5, 6, 7):

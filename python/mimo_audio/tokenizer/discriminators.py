@@ -113,7 +113,7 @@ def discriminator_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) -> 
 
 
 def adversarial_loss(fake: Sequence[Judgement]) -> Tensor:
-    """The generator's side of the hinge GAN, unbounded: minus the fake scores, mean over the sub-discriminators (eq. 5).
+    """The generator's side: minus the fake scores, mean over the sub-discriminators (eq. 5).
 
     Every score pulls equally, however high or low it is.
     """
