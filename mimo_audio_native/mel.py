@@ -21,8 +21,9 @@ def mel_filterbank(sample_rate: int, n_fft: int, n_mels: int, f_min: float = 0.0
     if n_mels < 1:
         raise ValueError(f"n_mels: expected at least 1, got {n_mels}")
     lowest, highest = (2595 * math.log10(1 + f / 700) for f in (f_min, f_max))
-    corners = 700 * (10 ** (torch.linspace(lowest, highest, n_mels + 2) / 2595) - 1)
-    distance = corners - torch.linspace(0, sample_rate / 2, n_fft // 2 + 1)[:, None]  # [bins, n_mels + 2]
+    corners = 700 * (10 ** (torch.linspace(lowest, highest, n_mels + 2, dtype=torch.float32) / 2595) - 1)
+    bins = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float32)
+    distance = corners - bins[:, None]  # [bins, n_mels + 2]
     width = corners.diff()
     rising, falling = -distance[:, :-2] / width[:-1], distance[:, 2:] / width[1:]
     return torch.minimum(rising, falling).clamp(min=0)

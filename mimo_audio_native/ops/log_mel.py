@@ -4,10 +4,11 @@ import torch
 from torch import Tensor
 
 from mimo_audio_native.ops.constants import require_constant
-from mimo_audio_native.ops.register import refuse_second_derivative, register_fake
+from mimo_audio_native.ops.register import refuse_forward_mode, refuse_second_derivative, register_fake
 from mimo_audio_native.reference.stft import frame_count
 
 
+@refuse_forward_mode
 def log_mel(
     wave: Tensor, window: Tensor, filterbank: Tensor, hop: int, floor: float = 1e-7, padding: str = "center"
 ) -> Tensor:

@@ -4,11 +4,14 @@ A fake kernel runs whenever an argument is a meta tensor, even if the others hol
 would be memory that nobody wrote. And a gradient without a gradient of its own counts as a constant.
 """
 
+import functools
 import inspect
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 
 def _tensors(name: str, value: object) -> list[tuple[str, Tensor]]:
@@ -47,3 +50,21 @@ def refuse_second_derivative(op: str) -> None:
         raise RuntimeError(f"{op.split('::')[1]}: second derivatives are not implemented")
 
     torch.library.register_autograd(op, backward)
+
+
+Function = TypeVar("Function", bound=Callable)
+
+
+def refuse_forward_mode(function: Function) -> Function:
+    """The function, but arguments with a tangent raise RuntimeError: torch would take them for constants."""
+
+    @functools.wraps(function)
+    def checked(*arguments, **named):
+        if forward_ad._current_level >= 0:
+            for name, value in [*enumerate(arguments), *named.items()]:
+                if any(forward_ad.unpack_dual(tensor).tangent is not None for _, tensor in _tensors("", value)):
+                    where = f"argument {name}"
+                    raise RuntimeError(f"{function.__name__}: forward-mode derivatives are not implemented ({where})")
+        return function(*arguments, **named)
+
+    return checked  # type: ignore[return-value]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mimo_audio_native.ops.register import refuse_second_derivative, register_fake
+from mimo_audio_native.ops.register import refuse_forward_mode, refuse_second_derivative, register_fake
 from mimo_audio_native.ops.rvq_tables import RvqTables
 
 
@@ -39,6 +39,7 @@ def _(x: Tensor, codebooks: list[Tensor], tables: list[Tensor] | None = None) ->
     return x.new_empty((len(codebooks), x.shape[0]), dtype=torch.int64)
 
 
+@refuse_forward_mode
 def rvq_quantize(x: Tensor, codebooks: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The training form of ``rvq_encode``, with what the commitment loss and EMA codebook updates need.
 
@@ -98,6 +99,7 @@ torch.library.register_autograd("mimo::rvq_quantize", _quantize_backward, setup_
 refuse_second_derivative("mimo::rvq_quantize_backward")
 
 
+@refuse_forward_mode
 def rvq_decode(codes: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
     """Sum of the chosen codebook entries.
 

@@ -4,10 +4,11 @@ import torch
 from torch import Tensor
 
 from mimo_audio_native.ops.constants import require_constant
-from mimo_audio_native.ops.register import refuse_second_derivative, register_fake
+from mimo_audio_native.ops.register import refuse_forward_mode, refuse_second_derivative, register_fake
 from mimo_audio_native.reference.stft import frame_count
 
 
+@refuse_forward_mode
 def stft(wave: Tensor, window: Tensor, n_fft: int, hop: int, padding: str = "center") -> Tensor:
     """Spectrum of overlapping frames.
 
@@ -30,6 +31,7 @@ def stft(wave: Tensor, window: Tensor, n_fft: int, hop: int, padding: str = "cen
     return torch.view_as_complex(torch.ops.mimo.stft(wave, window, n_fft, hop, padding))
 
 
+@refuse_forward_mode
 def istft(spectrum: Tensor, window: Tensor, hop: int) -> Tensor:
     """Inverse of `stft` with padding "same": windowed overlap-add divided by the overlap-added squared window.
 

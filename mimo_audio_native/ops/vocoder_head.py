@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 from mimo_audio_native.ops.constants import require_constant
-from mimo_audio_native.ops.register import refuse_second_derivative, register_fake
+from mimo_audio_native.ops.register import refuse_forward_mode, refuse_second_derivative, register_fake
 
 
+@refuse_forward_mode
 def vocoder_head(
     x: Tensor, window: Tensor, hop: int, cu_seqlens: Tensor | None = None, max_magnitude: float = 100.0
 ) -> Tensor:

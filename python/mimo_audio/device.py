@@ -1,6 +1,7 @@
-"""Which device a model runs on and in which arithmetic, where the user leaves it open."""
+"""Where a model runs and in which arithmetic, where the user leaves it open; whether its weights are still the same."""
 
 import torch
+from torch import nn
 
 import mimo_audio_native as mn
 from mimo_audio.errors import ModelError
@@ -26,3 +27,16 @@ def choose_dtype(dtype: torch.dtype | None, device: str) -> torch.dtype:
     if dtype is not None:
         return dtype
     return torch.float32 if device == "cpu" else torch.bfloat16
+
+
+def weights_version(module: nn.Module) -> tuple[object, ...]:
+    """Differs once a weight or buffer of the module was written to, replaced, converted or moved.
+
+    What is derived from weights and kept, is kept together with this. Tensors made under torch.inference_mode count by
+    their storage alone.
+    """
+    return tuple(
+        (t.data_ptr(), t.dtype, t.device, 0 if t.is_inference() else t._version)
+        for tensors in (module.parameters(), module.buffers())
+        for t in tensors
+    )

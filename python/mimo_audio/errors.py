@@ -33,6 +33,15 @@ class PromptError(MimoError):
     """A prompt cannot be made of these texts, codes or turns."""
 
 
+LONGEST = 1000  # characters of a message
+
+
 def one_line(message: str) -> str:
-    """The message without line breaks and control characters, whatever untrusted text it quotes."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
+    """The message without line breaks and control characters, and of bounded length, whatever it quotes."""
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
+
+
+def first_line(error: Exception) -> str:
+    """What another library's error says first; its kind if it says nothing (as MemoryError does)."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

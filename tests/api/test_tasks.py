@@ -225,7 +225,7 @@ def test_the_model_ends_its_answer(model: MimoAudio) -> None:
         (lambda m, w: m.transcribe(w * torch.nan), "audio: .*NaN"),
         (lambda m, w: m.transcribe((w, 0)), "audio: sample_rate"),
         (lambda m, w: m.transcribe((w, "24 kHz")), "audio: expected .wave, sample_rate.*'24 kHz'"),
-        (lambda m, w: m.transcribe((w * 32767).short()), r"audio: expected a path.*int16 \[31440\]"),
+        (lambda m, w: m.transcribe((w * 32767).int()), r"audio: expected a path.*int32 \[31440\]"),
         (lambda m, w: m.transcribe(w.reshape(2, 2, -1)), "audio: expected a path"),
         (lambda m, w: m.transcribe(7), "audio: expected a path.*int"),
         (lambda m, w: m.transcribe(m.encode(w)[:5]), r"audio: expected codes \[8, T\].*\[5, 33\]"),

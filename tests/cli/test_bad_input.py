@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file as load_torch_file
 from safetensors.torch import save_file as save_torch_file
 
+from mimo_audio.errors import MimoError
 from mimo_audio.files.tokens import Tokens, read_tokens, write_tokens
 
 
@@ -318,3 +319,31 @@ def test_huge_sizes(refuses, wav: Path, model: Path, tmp_path: Path, name: str) 
 def test_no_gpu(refuses, wav: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert "device cuda: torch finds no GPU" in refuses("encode", wav, tmp_path / "out.tokens", "--device", "cuda")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError(), "mimo-audio: out of memory (MemoryError)"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried\nmore"), "mimo-audio: out of memory (Def"),
+        (ModuleNotFoundError("No module", name="numpy"), "mimo-audio: needs the package numpy: pip install numpy"),
+        (PermissionError(13, "Permission denied", "/x/y"), "mimo-audio: /x/y: Permission denied"),
+        (MimoError("a" * 100_000), "mimo-audio: aaa"),
+    ],
+)
+def test_what_no_command_foresees_is_one_line_too(mimo, monkeypatch, error: Exception, message: str) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("mimo_audio.cli.info.run", fail)
+    run = mimo("info")
+    assert (run.status, run.out) == (2, "")
+    assert run.err.startswith(message)
+    assert run.err.count("\n") == 1
+    assert len(run.err) < 1200
+
+
+def test_a_bug_is_not_hidden(mimo, monkeypatch) -> None:
+    monkeypatch.setattr("mimo_audio.cli.info.run", lambda _: [][0])
+    with pytest.raises(IndexError):
+        mimo("info")

@@ -202,3 +202,18 @@ def test_the_context_ends_generation(model, prompt, monkeypatch):
 def test_bad_settings(model, prompt, settings, message):
     with pytest.raises(GenerationError, match=f"^{message}"):
         generate(model, prompt, **settings)
+
+
+def test_a_session_forgets_what_it_read_with_other_weights(model, prompt):
+    model = deepcopy(model)
+    long = prompt.repeat(1, -(-300 // (prompt.shape[1] // 4)))
+    session = Session(model)
+    generated(session, long, Limits(2))
+    assert session._cache.length >= 256
+    with torch.no_grad():
+        model.backbone.embed_tokens.weight.mul_(1.5)
+    assert torch.equal(generated(session, long, Limits(3)), generate(model, long, 3))
+    model.load_state_dict({name: 0.5 * value for name, value in model.state_dict().items()})
+    assert torch.equal(generated(session, long, Limits(3)), generate(model, long, 3))
+    model.to(torch.bfloat16)
+    assert torch.equal(generated(session, long, Limits(3)), generate(model, long, 3))

@@ -79,3 +79,21 @@ def test_second_derivatives_are_an_error_and_not_zero(op, arguments) -> None:
     (grad,) = torch.autograd.grad(out.abs().square().sum(), first, create_graph=True)
     with pytest.raises(RuntimeError, match=f"{op.__name__}_backward: second derivatives are not implemented"):
         grad.abs().square().sum().backward()
+
+
+def test_forward_mode_derivatives_are_refused() -> None:
+    """torch would take them for zero."""
+    wave, window = torch.randn(1, 960), torch.hann_window(96)
+    bank = mn.mel_filterbank(24000, 96, 10)
+    q, cos = torch.randn(12, 2, 16), torch.ones(12, 8)
+    bounds = torch.tensor([0, 12], dtype=torch.int32)
+    calls = {
+        "log_mel": lambda x: mn.log_mel(x, window, bank, 24),
+        "stft": lambda x: mn.stft(x, window, 96, 24),
+        "vocoder_head": lambda x: mn.vocoder_head(x.reshape(-1, 96)[:, :98], window, 24),
+        "window_attention": lambda x: mn.window_attention(x[0, :384].view(12, 2, 16), q, q, bounds, 2, 2, cos, cos),
+        "rvq_quantize": lambda x: mn.rvq_quantize(x.view(60, 16), [torch.randn(4, 16)]),
+    }
+    for name, call in calls.items():
+        with pytest.raises(RuntimeError, match=f"{name}: forward-mode derivatives are not implemented"):
+            torch.func.jvp(call, (wave,), (torch.ones_like(wave),))

@@ -1,5 +1,8 @@
 """Audio files and resampling."""
 
+import os
+import threading
+
 import numpy as np
 import pytest
 import soundfile
@@ -140,3 +143,33 @@ def test_bad_outputs(tmp_path):
     with pytest.raises(OutputError):
         audio.write(tmp_path / "file" / "out.wav", torch.zeros(10), 24000)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("subtype", ["GSM610", "G721_32"])
+def test_encodings_that_cannot_seek_are_read_in_order(tmp_path, subtype):
+    soundfile.write(tmp_path / "a.wav", tone(10, 8000), 8000, subtype=subtype)
+    wave = audio.read(tmp_path / "a.wav", 8000)
+    assert abs(len(wave) - 80000) < 400
+    assert_close(wave[1000:1400].square().mean(), torch.tensor(0.125), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
+def test_pipes_are_read(tmp_path, suffix):
+    path, pipe = tmp_path / f"a.{suffix}", tmp_path / "pipe"
+    soundfile.write(path, tone(1, 24000), 24000)
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(path.read_bytes()))
+    writer.start()
+    wave = audio.read(pipe, 24000)
+    writer.join()
+    assert torch.equal(wave, audio.read(path, 24000))
+
+
+def test_a_damaged_sample_rate_is_named(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(1, 24000), 24000)
+    data = bytearray(path.read_bytes())
+    data[24:28] = (1).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(AudioError, match=r"a.wav: expected a sample rate of 1000 to 1536000 Hz, got 1 Hz"):
+        audio.read(path, 24000)

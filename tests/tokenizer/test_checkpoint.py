@@ -1,11 +1,14 @@
 """Loading and saving the released layout: exact round trips, and one error that lists everything wrong."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from mimo_audio.errors import ModelError
 from mimo_audio.files.output import OutputError
+from mimo_audio.released import checkpoint
 from mimo_audio.tokenizer import AudioTokenizer, model
 from mimo_audio.tokenizer.config import TokenizerConfig
 
@@ -88,7 +91,7 @@ def test_every_wrong_tensor_is_listed_in_one_line(saved):
 
 
 def test_folders_without_a_model(tmp_path, saved):
-    with pytest.raises(ModelError, match=r"missing config\.json and model\.safetensors"):
+    with pytest.raises(ModelError, match=r"no tokenizer at .*nowhere: missing config\.json"):
         AudioTokenizer.from_pretrained(tmp_path / "nowhere")
     (saved / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"missing model\.safetensors"):
@@ -118,3 +121,23 @@ def test_unwritable_place(make_tokenizer, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError):
         make_tokenizer().save_pretrained(tmp_path / "file")
+
+
+def test_a_tokenizer_in_shards_is_read(saved):
+    whole = AudioTokenizer.from_pretrained(saved)
+    checkpoint.save_folder(whole, saved, shard_bytes=20_000)
+    assert len(list(saved.glob("model-*.safetensors"))) > 1
+    wave = torch.randn(5000)
+    assert torch.equal(AudioTokenizer.from_pretrained(saved).encode(wave), whole.encode(wave))
+
+
+def test_of_two_tensors_of_a_name_the_one_counts_that_the_index_names(saved):
+    whole = AudioTokenizer.from_pretrained(saved)
+    checkpoint.save_folder(whole, saved, shard_bytes=20_000)
+    places = json.loads((saved / "model.safetensors.index.json").read_text())["weight_map"]
+    name, own = next((name, file) for name, file in places.items() if file != max(places.values()))
+    last = saved / max(places.values())
+    tensors = load_file(last)
+    save_file(tensors | {name: torch.zeros_like(load_file(saved / own)[name])}, last)
+    loaded = AudioTokenizer.from_pretrained(saved).state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in whole.state_dict().items())

@@ -7,6 +7,7 @@ from torch.testing import assert_close
 import mimo_audio_native as mn
 from mimo_audio.errors import AudioError, CodesError, MimoError, ModelError
 from mimo_audio.tokenizer import AudioTokenizer, model
+from mimo_audio.tokenizer.streaming import StreamDecoder, StreamEncoder
 
 VARIANTS = [
     {},
@@ -232,3 +233,25 @@ def test_bad_stage_inputs(make_tokenizer):
 def test_other_precisions_are_refused(tmp_path):
     with pytest.raises(ModelError, match=r"dtype: expected torch\.float32 or torch\.bfloat16, got torch\.int32"):
         AudioTokenizer.from_pretrained(tmp_path, dtype=torch.int32)
+
+
+@pytest.mark.parametrize("default", [torch.bfloat16, torch.float64])
+def test_torchs_default_dtype_changes_nothing(default):
+    wave = 0.1 * torch.randn(9600)
+    expected = AudioTokenizer.from_pretrained("nano")
+    codes = expected.encode(wave)
+    sound = expected.decode(codes)
+    streamed = StreamDecoder(expected).push(codes)
+    torch.set_default_dtype(default)
+    try:
+        loaded = AudioTokenizer.from_pretrained("nano")
+        for (name, tensor), wanted in zip(loaded.state_dict().items(), expected.state_dict().values(), strict=True):
+            assert tensor.dtype == wanted.dtype, name
+            assert torch.equal(tensor, wanted), name
+        assert torch.equal(loaded.encode(wave), codes)
+        assert torch.equal(loaded.decode(codes), sound)
+        assert torch.equal(StreamDecoder(loaded).push(codes), streamed)
+        with StreamEncoder(loaded) as stream:
+            assert torch.cat([stream.push(wave), stream.finish()], 1).shape == codes.shape
+    finally:
+        torch.set_default_dtype(torch.float32)

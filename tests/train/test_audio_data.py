@@ -140,3 +140,13 @@ def test_an_unreadable_recording_is_named(tmp_path):
     (tmp_path / "broken.wav").write_bytes(b"no audio")
     with pytest.raises(AudioError, match=r"cannot read .*broken\.wav"):
         crops(tmp_path)(0)
+
+
+def test_hidden_files_and_folders_are_no_recordings(tones):
+    wanted = list_recordings(tones)
+    first = wanted[0].path
+    (first.parent / f"._{first.name}").write_bytes(b"no sound")
+    (tones / ".trash").mkdir()
+    (tones / ".trash" / first.name).write_bytes(first.read_bytes())
+    (tones / "take.wav").mkdir()
+    assert list_recordings(tones) == wanted

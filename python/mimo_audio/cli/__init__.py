@@ -13,9 +13,10 @@ from keyword import iskeyword
 from types import FrameType
 
 from mimo_audio.cli.arguments import build_parser
-from mimo_audio.errors import MimoError, one_line
+from mimo_audio.errors import MimoError, first_line, one_line
 
 BAD_INPUT, INTERRUPTED = 2, 130
+OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory", "not enough memory")  # what torch says
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,12 +32,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MimoError as error:
         print("mimo-audio:", one_line(str(error)), file=sys.stderr)
         return BAD_INPUT
+    except ModuleNotFoundError as error:
+        print(f"mimo-audio: needs the package {error.name}: pip install {error.name}", file=sys.stderr)
+        return BAD_INPUT
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in OUT_OF_MEMORY):
+            raise
+        print(one_line(f"mimo-audio: out of memory ({first_line(error)})"), file=sys.stderr)
+        return BAD_INPUT
     except KeyboardInterrupt:
         print("mimo-audio: interrupted, nothing partial was left behind", file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
         if error.filename is not None:
-            raise
+            print(one_line(f"mimo-audio: {error.filename}: {error.strerror or error}"), file=sys.stderr)
+            return BAD_INPUT
         print("mimo-audio: cannot use standard input or output,", error.strerror or error, file=sys.stderr)
         with open(os.devnull, "w") as nowhere:  # Python flushes once more when it ends
             os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from mimo_audio.errors import MimoError, one_line
 from mimo_audio.files.output import OutputError, check_output
+from mimo_audio.files.recordings import visible_files
 
 Result = TypeVar("Result")
 
@@ -58,10 +59,9 @@ def plan(source: Path, target: Path, suffixes: Collection[str], target_suffix: s
     if os.path.exists(target) and not os.path.isdir(target):
         raise OutputError(f"{target}: expected a folder, as {source} is one, got a file")
     found = []
-    for path in sorted(source.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(source).parts)
+    for path in visible_files(source):
         is_result = target != source and target in path.parents
-        if path.suffix.lower() in suffixes and os.path.isfile(path) and not hidden and not is_result:
+        if path.suffix.lower() in suffixes and not is_result:
             found.append(path.relative_to(source))
     if not found:
         raise MimoError(f"{source}: no files to work on, expected {', '.join(sorted(suffixes))}")

@@ -72,7 +72,7 @@ class Codec:
 
     def warm_up(self) -> None:
         """One second of silence through the model, so that what is timed after it excludes one-time costs."""
-        self.tokenizer.decode(self.tokenizer.encode(torch.zeros(self.sample_rate)))
+        self.tokenizer.decode(self.tokenizer.encode(torch.zeros(self.sample_rate, dtype=torch.float32)))
 
     def encode(self, path: Path) -> Tokens:
         """The codes of an audio file; sets the watch to zero before. Raises AudioError."""

@@ -107,11 +107,14 @@ def read_digits(archive: Path) -> dict[str, dict[str, list[tuple[int, NDArray[np
     """The Free Spoken Digit Dataset ({digit}_{speaker}_{index}.wav in a tar): split -> speaker -> digit, 8 kHz wave."""
     splits: dict[str, dict[str, list[tuple[int, NDArray[np.float32]]]]] = {"train": {}, "held_out": {}}
     waves = {}
-    with tarfile.open(archive) as tar:
-        for member in tar:  # in the archive's own order: a compressed tar cannot seek back
-            file = tar.extractfile(member) if member.name.endswith(".wav") else None
-            if file is not None:
-                waves[Path(member.name).stem] = soundfile.read(io.BytesIO(file.read()), dtype="float32")[0]
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar:  # in the archive's own order: a compressed tar cannot seek back
+                file = tar.extractfile(member) if member.name.endswith(".wav") else None
+                if file is not None:
+                    waves[Path(member.name).stem] = soundfile.read(io.BytesIO(file.read()), dtype="float32")[0]
+    except (OSError, tarfile.TarError, soundfile.SoundFileError) as error:
+        raise AudioError(f"--digits {archive}: expected a tar archive of WAV files: {error}") from error
     for name in sorted(waves):
         digit, speaker, index = name.split("_")
         split = "held_out" if speaker == HELD_OUT_SPEAKER or int(index) in HELD_OUT_INDICES else "train"

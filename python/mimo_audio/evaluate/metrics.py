@@ -102,7 +102,7 @@ def log_mel(wave: Wave, floor: float) -> NDArray[np.float32]:
 
 @lru_cache
 def _mel_tables() -> tuple[Tensor, Tensor]:
-    return torch.hann_window(960), mn.mel_filterbank(MEL_RATE, 960, 80, 0.0, MEL_RATE / 2)
+    return torch.hann_window(960, dtype=torch.float32), mn.mel_filterbank(MEL_RATE, 960, 80, 0.0, MEL_RATE / 2)
 
 
 def _pesq(reference: Wave, decoded: Wave, sample_rate: int, band: str) -> float | None:

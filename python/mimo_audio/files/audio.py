@@ -3,9 +3,13 @@
 soundfile and soxr are imported where they are used: running a model on tensors needs neither.
 """
 
+import errno
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,20 +23,21 @@ from mimo_audio.files.output import atomic_output
 if TYPE_CHECKING:
     import soundfile
 
+LOWEST_RATE, HIGHEST_RATE = 1000, 1_536_000  # Hz; a header that says something else is damaged
 BLOCK_SECONDS = 30
 BLOCK_VALUES = 1 << 22  # of all channels: however high the rate and many the channels, a block takes 16 MB
 UNKNOWN_FRAMES = (1 << 63) - 1  # what libsndfile says of a stream whose end it cannot know
 UNKNOWN_LENGTH = 0x7FFFF000  # bytes from which on a header only says that the file was written to a pipe
 
 
-def check_wave(wave: Tensor) -> Tensor:
-    """The wave itself, if it is [N] with N >= 1 finite floating-point samples. Raises AudioError otherwise."""
+def check_wave(wave: Tensor, empty: bool = False) -> Tensor:
+    """The wave itself, if it is [N] finite floating-point samples, N >= 1 (`empty`: >= 0). Else raises AudioError."""
     if not isinstance(wave, Tensor) or not wave.is_floating_point():
         kind = wave.dtype if isinstance(wave, Tensor) else type(wave).__name__
         raise AudioError(f"wave: expected a floating-point tensor [samples], got {kind}")
     if wave.dim() != 1:
         raise AudioError(f"wave: expected one channel [samples], got shape {list(wave.shape)}")
-    if len(wave) == 0:
+    if len(wave) == 0 and not empty:
         raise AudioError("wave: expected at least one sample, got none")
     if not wave.isfinite().all():
         raise AudioError("wave: expected finite samples, got NaN or infinity")
@@ -78,6 +83,10 @@ def read_blocks(path: str | os.PathLike[str], sample_rate: int, most_seconds: fl
     try:
         with _open(path) as file:
             _check_complete(file, path)
+            if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
+                raise AudioError(
+                    f"{path}: expected a sample rate of {LOWEST_RATE} to {HIGHEST_RATE} Hz, got {file.samplerate} Hz"
+                )
             if file.frames < UNKNOWN_FRAMES:
                 check_length(file.frames, file.samplerate, most_seconds)
             yield from resample_blocks(_mono_blocks(file, path), file.samplerate, sample_rate)
@@ -90,11 +99,22 @@ def read_blocks(path: str | os.PathLike[str], sample_rate: int, most_seconds: fl
         raise AudioError(f"cannot read {path}: {reason}") from error
 
 
-def _open(path: str | os.PathLike[str]) -> "soundfile.SoundFile":
+@contextmanager
+def _open(path: str | os.PathLike[str]) -> Iterator["soundfile.SoundFile"]:
     import soundfile
 
+    name = os.fsencode(path)  # encoded here, so that it need not be UTF-8
     try:
-        return soundfile.SoundFile(os.fsencode(path))  # encoded here, so that a name need not be UTF-8
+        if os.path.isfile(name) or not os.path.exists(name) or os.path.isdir(name):
+            with soundfile.SoundFile(name) as file:
+                yield file
+        else:  # a pipe or a device: libsndfile seeks in most formats
+            with tempfile.TemporaryFile() as whole:
+                with open(name, "rb") as pipe:
+                    shutil.copyfileobj(pipe, whole)
+                whole.seek(0)
+                with soundfile.SoundFile(whole) as file:
+                    yield file
     except TypeError as error:  # soundfile asks for what a header-less file does not say
         raise AudioError(f"cannot read {path}: a format without header, its sample rate is unknown") from error
 
@@ -111,12 +131,12 @@ def _check_complete(file: "soundfile.SoundFile", path: str | os.PathLike[str]) -
 def _mono_blocks(file: "soundfile.SoundFile", path: str | os.PathLike[str]) -> Iterator[Tensor]:
     empty = True
     size = max(1, min(BLOCK_SECONDS * file.samplerate, BLOCK_VALUES // file.channels))
-    for block in file.blocks(size, dtype="float32", always_2d=True):
-        if len(block):
-            empty = False
-            if not np.isfinite(block).all():
-                raise AudioError(f"{path}: expected finite samples, got NaN or infinity")
-            yield torch.from_numpy(block.mean(1))
+    # Not file.blocks, which wants to seek: some encodings (GSM 6.10, G.721) cannot, and can be read in order.
+    while len(block := file.read(size, dtype="float32", always_2d=True)):
+        empty = False
+        if not np.isfinite(block).all():
+            raise AudioError(f"{path}: expected finite samples, got NaN or infinity")
+        yield torch.from_numpy(block.mean(1))
     if empty:
         raise AudioError(f"{path}: no samples")
 
@@ -168,4 +188,6 @@ def write(path: str | os.PathLike[str], wave: Tensor | Iterable[Tensor], sample_
                 for block in blocks:
                     file.write(block.detach().float().cpu().numpy())
         except soundfile.SoundFileError as error:
+            if shutil.disk_usage(partial.parent).free < 1 << 20:  # which libsndfile calls a system error
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             raise AudioError(f"cannot write {path}: {error}") from error

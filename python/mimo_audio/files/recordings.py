@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from os.path import isfile
 from pathlib import Path
 
 from mimo_audio.errors import AudioError
@@ -20,15 +21,25 @@ class Recording:
 def list_recordings(source: Path) -> list[Recording]:
     """Recordings of a folder tree or manifest (JSONL, "audio" relative to its folder, and "text"), in a fixed order.
 
-    Raises AudioError if there are none.
+    Of a tree, what is hidden or in a hidden folder is passed over (macOS puts ._x.wav beside x.wav). Raises AudioError
+    if there are none.
     """
     if source.is_dir():
-        found = [Recording(path) for path in sorted(source.rglob("*")) if path.suffix.lower() in SUFFIXES]
+        found = [Recording(path) for path in visible_files(source) if path.suffix.lower() in SUFFIXES]
     else:
         found = _read_manifest(source)
     if not found:
         raise AudioError(f"{source}: no audio files")
     return found
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """The files of a folder tree, those aside that are hidden or in a hidden folder, in a fixed order."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts) and isfile(path)
+    ]
 
 
 def _read_manifest(manifest: Path) -> list[Recording]:
@@ -46,7 +57,7 @@ def _read_manifest(manifest: Path) -> list[Recording]:
             if not isinstance(path, str) or not isinstance(text, str | None):
                 raise TypeError
             f"{path}{text}".encode()  # JSON can spell half a surrogate pair
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             expected = 'a JSON object with "audio" and perhaps "text", both strings'
             raise AudioError(f"{manifest}:{number}: expected {expected}, got {line[:80]!r}") from error
         found.append(Recording(manifest.parent / path, text))

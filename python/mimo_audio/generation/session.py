@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import mimo_audio_native as mn
+from mimo_audio.device import weights_version
 from mimo_audio.errors import GenerationError
 from mimo_audio.lm import groups
 from mimo_audio.lm.model import AudioLanguageModel
@@ -71,9 +72,8 @@ class Session:
 
     def __init__(self, model: AudioLanguageModel) -> None:
         self.model = model
-        self._cache = model.new_cache()
-        # The whole blocks of a prompt that the cache holds, a row per group.
-        self._read = self._keys(torch.empty(0, 1 + model.config.audio_channels, model.config.group_size).long())
+        self._read: Tensor  # the whole blocks of a prompt that the cache holds, a row per group
+        self._forget()
 
     def generate(
         self,
@@ -135,6 +135,8 @@ class Session:
 
     def _read_prompt(self, prompt: Tensor) -> Tensor:
         """Reads what of the groups [P, 1 + C, G] the cache does not hold; -> last hidden state [1, H]."""
+        if weights_version(self.model) != self._version:  # what was read with other weights is worth nothing
+            self._forget()
         keys = self._keys(prompt)
         most = min(len(keys) - 1, len(self._read))  # the last group is run in any case: its hidden state is wanted
         same = (keys[:most] == self._read[:most]).all(1)
@@ -145,6 +147,13 @@ class Session:
             hidden = self._run(piece)
         self._read = keys[: len(keys) // BLOCK * BLOCK]
         return hidden
+
+    def _forget(self) -> None:
+        """An empty cache for the model as it is now."""
+        model = self.model
+        self._version = weights_version(model)
+        self._cache = model.new_cache()
+        self._read = self._keys(torch.empty(0, 1 + model.config.audio_channels, model.config.group_size).long())
 
     @torch.no_grad()
     def _run(self, new: Tensor) -> Tensor:

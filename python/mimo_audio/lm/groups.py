@@ -19,7 +19,7 @@ def split(grid: Tensor, group_size: int) -> Tensor:
 
 def text_group(token: int, config: LanguageModelConfig) -> Tensor:
     """The group [1 + C, G] int64 of a text token: its id in every column, all codes empty."""
-    return torch.tensor([token, *config.speech_zeroemb_idx])[:, None].repeat(1, config.group_size)
+    return torch.tensor([token, *config.speech_zeroemb_idx], device="cpu")[:, None].repeat(1, config.group_size)
 
 
 def check(name: str, grid: Tensor, config: LanguageModelConfig, empty: int, batched: bool) -> None:

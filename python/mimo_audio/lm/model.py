@@ -8,7 +8,7 @@ from shutil import copyfile
 import torch
 from torch import Tensor, nn
 
-from mimo_audio.errors import LanguageModelError, ModelError
+from mimo_audio.errors import LanguageModelError, ModelError, first_line
 from mimo_audio.files.output import atomic_output
 from mimo_audio.lm import groups
 from mimo_audio.lm.backbone import Backbone
@@ -92,7 +92,7 @@ class AudioLanguageModel(nn.Module):
         try:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:  # torch built without CUDA answers with an assertion
-            raise ModelError(f"device: cannot use {device}: {str(error).splitlines()[0]}") from error
+            raise ModelError(f"device: cannot use {device}: {first_line(error)}") from error
         path = Path(folder)
         if not (path / "config.json").is_file():
             raise ModelError(f"no language model at {path}: missing config.json")
@@ -104,7 +104,7 @@ class AudioLanguageModel(nn.Module):
                 model = cls(config, special, path)
             checkpoint.load(model, weights, device, dtype)
         except (RuntimeError, MemoryError) as error:
-            raise ModelError(f"{path}: cannot build a model of these sizes: {str(error).splitlines()[0]}") from error
+            raise ModelError(f"{path}: cannot build a model of these sizes: {first_line(error)}") from error
         return model.eval()
 
     def save_pretrained(self, folder: str | PathLike[str], shard_bytes: int = checkpoint.SHARD_BYTES) -> None:

@@ -34,7 +34,9 @@ class Layout:
 
 def text_segment(layout: Layout, ids: Sequence[int]) -> Tensor:
     """Groups of text ids: -> int64 [1 + C, len(ids) * G]."""
-    columns = torch.tensor([FILL, *layout.empty_ids]).repeat(len(ids) * layout.group_size, 1).T.contiguous()
+    columns = (
+        torch.tensor([FILL, *layout.empty_ids], device="cpu").repeat(len(ids) * layout.group_size, 1).T.contiguous()
+    )
     columns[0, :: layout.group_size] = torch.tensor(ids, dtype=torch.int64)
     return columns
 
@@ -44,7 +46,7 @@ def patches(layout: Layout, codes: Tensor) -> Tensor:
     frames = codes.shape[1]
     if frames % layout.group_size:
         raise PromptError(f"codes: expected a multiple of {layout.group_size} frames, got {frames}")
-    text = torch.full((1, frames), FILL)
+    text = torch.full((1, frames), FILL, device="cpu")
     text[0, :: layout.group_size] = layout.special.empty
     return torch.cat([text, codes.to(text)])
 

@@ -64,9 +64,11 @@ def load(
     """
     files: dict[str, Path] = {}
     shapes: dict[str, list[int]] = {}
-    for file in _shards(path) if path.suffix == ".json" else [path]:
+    places = _places(path) if path.suffix == ".json" else {}
+    for file in sorted(set(places.values())) or [path]:
         for name, shape in _read_shapes(file).items():
-            files[name], shapes[name] = file, shape
+            if places.get(name, file) == file:  # of two tensors of a name, the one that the index means
+                files[name], shapes[name] = file, shape
     own = module.state_dict(keep_vars=True)
     names: dict[int, list[str]] = {}  # of one tensor
     for name, tensor in own.items():
@@ -85,10 +87,10 @@ def load(
             setattr(module.get_submodule(owner), leaf, tensor)
 
 
-def _shards(index: Path) -> list[Path]:
-    """The files that an index names."""
+def _places(index: Path) -> dict[str, Path]:
+    """The file of every tensor that an index names."""
     try:
-        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        places = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
         names = sorted(set(places.values()))
         plain = bool(names) and all(name == Path(name).name and name.endswith(".safetensors") for name in names)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -98,7 +100,7 @@ def _shards(index: Path) -> list[Path]:
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         raise ModelError(f"{index}: missing {', '.join(missing)}")
-    return [index.parent / name for name in names]
+    return {tensor: index.parent / name for tensor, name in places.items()}
 
 
 def _read_shapes(path: Path) -> dict[str, list[int]]:

@@ -13,8 +13,8 @@ from mimo_audio.errors import AudioError
 from mimo_audio.files import audio
 from mimo_audio.tasks.results import Speech
 
-# A file's path, a wave, (wave, sample rate), codes int [C, T], or speech that was made before. A wave holds floats [N],
-# or several channels, [channels, N] or [N, channels] with fewer channels than samples.
+# A file's path, a wave, (wave, sample rate), codes int [C, T], or speech that was made before. A wave holds floats or
+# 16-bit PCM (int16) [N], or several channels, [channels, N] or [N, channels] with fewer channels than samples.
 Sound: TypeAlias = str | PathLike[str] | Tensor | np.ndarray[Any, Any] | tuple[Any, int] | Speech
 
 BLOCK_SAMPLES = 1 << 20
@@ -24,9 +24,9 @@ def codes_in(sound: object) -> Tensor | None:
     """The codes that the sound consists of, None if it is a wave or a file."""
     if isinstance(sound, Speech):
         return sound.codes
-    if isinstance(sound, np.ndarray) and sound.dtype.kind in "iu":
+    if isinstance(sound, np.ndarray) and sound.dtype.kind in "iu" and sound.dtype != np.int16:
         sound = torch.from_numpy(sound.astype(np.int64))
-    if isinstance(sound, Tensor) and sound.ndim == 2 and not sound.is_floating_point():
+    if isinstance(sound, Tensor) and sound.ndim == 2 and not sound.is_floating_point() and sound.dtype != torch.int16:
         return sound.cpu()
     return None
 
@@ -47,11 +47,15 @@ def blocks_of(sound: Sound, sample_rate: int, most_seconds: float) -> Iterator[T
 def _mono(wave: object) -> Tensor:
     if isinstance(wave, np.ndarray) and wave.dtype.kind == "f":
         wave = torch.from_numpy(np.array(wave, np.float32))
+    if isinstance(wave, np.ndarray) and wave.dtype == np.int16:
+        wave = torch.from_numpy(wave.copy())
+    if isinstance(wave, Tensor) and wave.dtype == torch.int16:
+        wave = wave / torch.tensor(32768.0, dtype=torch.float32)
     if not isinstance(wave, Tensor) or not wave.is_floating_point() or wave.ndim not in (1, 2):
         shape = f" {wave.dtype} {list(wave.shape)}" if isinstance(wave, Tensor | np.ndarray) else ""
         raise AudioError(
-            "expected a path, a wave of floats [samples] or [channels, samples], (wave, sample_rate) or codes int "
-            f"[codebooks, frames], got {type(wave).__name__}{shape}"
+            "expected a path, a wave of floats or int16 [samples] or [channels, samples], (wave, sample_rate) or codes "
+            f"int [codebooks, frames], got {type(wave).__name__}{shape}"
         )
     if wave.ndim == 2 and wave.numel():
         wave = wave.mean(int(wave.shape[0] > wave.shape[1]))

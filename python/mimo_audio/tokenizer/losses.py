@@ -20,7 +20,7 @@ SPECTRUM_FLOOR = 1e-2  # of the unnormalised STFT: 88 dB below a full-scale tone
 
 def normalised_hann(width: int) -> Tensor:
     """Periodic Hann window [width] of unit energy: the "normalised STFT" of the paper."""
-    window = torch.hann_window(width)
+    window = torch.hann_window(width, dtype=torch.float32)
     return window / window.square().sum().sqrt()
 
 
@@ -29,7 +29,7 @@ def emphasis(n_fft: int, sample_rate: int) -> Tensor:
 
     The harmonics that carry the pitch lie low; fine structure higher up is mostly noise, which nothing can predict.
     """
-    frequency = torch.arange(n_fft // 2 + 1) * sample_rate / n_fft
+    frequency = torch.arange(n_fft // 2 + 1, dtype=torch.float32) * sample_rate / n_fft
     weight = 1 / (700 + frequency)
     return weight / weight.mean()
 
@@ -77,7 +77,7 @@ class WaveSpectrumLoss(nn.Module):
     def __init__(self, sample_rate: int, window: int = 720, hop: int = 180, n_fft: int = 1024) -> None:
         super().__init__()
         self.hop, self.n_fft = hop, n_fft
-        self.register_buffer("window", torch.hann_window(window), persistent=False)
+        self.register_buffer("window", torch.hann_window(window, dtype=torch.float32), persistent=False)
         self.register_buffer("emphasis", emphasis(n_fft, sample_rate), persistent=False)
 
     def forward(self, wave: Tensor, target: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ class SpectrumLoss(nn.Module):
     def __init__(self, sample_rate: int, n_fft: int, hop: int) -> None:
         super().__init__()
         self.n_fft, self.hop = n_fft, hop
-        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+        self.register_buffer("window", torch.hann_window(n_fft, dtype=torch.float32), persistent=False)
         self.register_buffer("emphasis", emphasis(n_fft, sample_rate), persistent=False)
 
     def forward(self, log_magnitude: Tensor, phase: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,7 @@ class LogMel(Float32Module):
         self.hop, self.n_fft = config.hop_length, config.nfft
         with torch.device("cpu"):
             bank = mn.mel_filterbank(config.sampling_rate, self.n_fft, config.n_mels, config.fmin, config.fmax)
-            self.register_buffer("window", torch.hann_window(config.window_size), persistent=False)
+            self.register_buffer("window", torch.hann_window(config.window_size, dtype=torch.float32), persistent=False)
             self.register_buffer("filterbank", bank, persistent=False)
 
     def frames(self, wave: Tensor) -> Tensor:

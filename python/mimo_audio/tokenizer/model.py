@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mimo_audio.errors import AudioError, CodesError, ModelError
+from mimo_audio.errors import AudioError, CodesError, ModelError, first_line
 from mimo_audio.files import audio
 from mimo_audio.released import checkpoint
 from mimo_audio.tokenizer.config import TokenizerConfig
@@ -71,22 +71,22 @@ class AudioTokenizer(nn.Module):
         if dtype not in (torch.float32, torch.bfloat16):
             raise ModelError(f"dtype: expected torch.float32 or torch.bfloat16, got {dtype}")
         path = Path(str(files("mimo_audio") / "assets" / "nano")) if folder == "nano" else Path(folder)
-        missing = [name for name in ("config.json", "model.safetensors") if not isfile(path / name)]
-        if missing:
-            raise ModelError(f"no tokenizer at {path}: missing {' and '.join(missing)}")
+        if not isfile(path / "config.json"):
+            raise ModelError(f"no tokenizer at {path}: missing config.json")
+        weights = checkpoint.locate(path)
         config = TokenizerConfig.load(path / "config.json")
         try:
             with torch.device("meta"):
                 model = cls(config)
         except (RuntimeError, MemoryError) as error:
-            raise ModelError(f"{path}: cannot build a model of these sizes: {str(error).splitlines()[0]}") from error
-        checkpoint.load(model, path / "model.safetensors")
+            raise ModelError(f"{path}: cannot build a model of these sizes: {first_line(error)}") from error
+        checkpoint.load(model, weights)
         if not all(entries.isfinite().all() for entries in model.quantizer.embeddings()):
-            raise ModelError(f"{path / 'model.safetensors'}: expected finite codebooks, got NaN or infinity")
+            raise ModelError(f"{weights}: expected finite codebooks, got NaN or infinity")
         try:
             return model.to(device, dtype).eval()
         except (RuntimeError, AssertionError) as error:  # torch built without CUDA answers with an assertion
-            raise ModelError(f"device: cannot use {device}: {str(error).splitlines()[0]}") from error
+            raise ModelError(f"device: cannot use {device}: {first_line(error)}") from error
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
         """Writes config.json and model.safetensors, released layout, each whole or not at all. Raises OutputError."""
@@ -214,17 +214,22 @@ class AudioTokenizer(nn.Module):
         """`encode_blocks` of an audio file of any rate and channel count. Raises AudioError."""
         return self.encode_blocks(audio.read_blocks(path, self.config.sampling_rate), n_q)
 
-    def check_codes(self, codes: Tensor) -> None:
-        """Raises CodesError unless codes are integers [1 .. R codebooks, at least one frame], each in its codebook."""
+    def check_codes(self, codes: Tensor, empty: bool = False) -> None:
+        """Raises CodesError unless codes are integers [1 .. R codebooks, frames], each in its codebook.
+
+        At least one frame, unless `empty`.
+        """
         sizes = self.config.codebook_size
         if not isinstance(codes, Tensor) or codes.is_floating_point() or codes.dtype == torch.bool:
             kind = codes.dtype if isinstance(codes, Tensor) else type(codes).__name__
             raise CodesError(f"codes: expected an integer tensor [codebooks, frames], got {kind}")
-        if codes.dim() != 2 or not 1 <= len(codes) <= len(sizes) or codes.shape[1] == 0:
+        if codes.dim() != 2 or not 1 <= len(codes) <= len(sizes) or (codes.shape[1] == 0 and not empty):
             raise CodesError(
                 f"codes: expected [codebooks, frames] with 1 to {len(sizes)} codebooks and at least one frame, "
                 f"got shape {list(codes.shape)}"
             )
+        if codes.shape[1] == 0:
+            return
         limits = zip(codes.amin(1).tolist(), codes.amax(1).tolist(), sizes, strict=False)
         for number, (low, high, size) in enumerate(limits):
             if low < 0 or high >= size:

@@ -23,15 +23,15 @@ def cumulative(lengths: Sequence[int], device: torch.device) -> Tensor:
 
 def positions(lengths: Sequence[int], device: torch.device) -> Tensor:
     """Position of every row in its sequence: int64 [sum(lengths)]."""
-    return torch.cat([torch.arange(n) for n in lengths]).to(device)
+    return torch.cat([torch.arange(n, device="cpu") for n in lengths]).to(device)
 
 
 def _taps(lengths: Sequence[int], counts: Sequence[int], kernel: int, stride: int, padding: int) -> Tensor:
     """Rows [sum(counts), kernel] that `counts` windows per sequence cover; outside of it, the row after the last."""
     total, rows = sum(lengths), []
     for start, n, count in zip([0, *accumulate(lengths)], lengths, counts, strict=False):
-        row = torch.arange(count)[:, None] * stride - padding + torch.arange(kernel)
-        rows.append((start + row).where((row >= 0) & (row < n), torch.tensor(total)))
+        row = torch.arange(count, device="cpu")[:, None] * stride - padding + torch.arange(kernel, device="cpu")
+        rows.append((start + row).where((row >= 0) & (row < n), torch.tensor(total, device="cpu")))
     return torch.cat(rows)
 
 

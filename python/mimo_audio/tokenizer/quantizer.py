@@ -18,9 +18,11 @@ class Codebook(Float32Module):
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
-        self.register_buffer("inited", torch.zeros(1))
-        self.register_buffer("cluster_size", torch.zeros(size))
-        self.register_buffer("embed", torch.empty(size, width).uniform_(-1, 1) * (3 / width) ** 0.5)
+        self.register_buffer("inited", torch.zeros(1, dtype=torch.float32))
+        self.register_buffer("cluster_size", torch.zeros(size, dtype=torch.float32))
+        self.register_buffer(
+            "embed", torch.empty(size, width, dtype=torch.float32).uniform_(-1, 1) * (3 / width) ** 0.5
+        )
         self.register_buffer("embed_avg", self.embed.clone())
 
 

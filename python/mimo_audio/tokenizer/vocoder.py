@@ -37,7 +37,7 @@ class InverseSTFT(Float32Module):
     def __init__(self, n_fft: int, hop: int, advance: bool) -> None:
         super().__init__()
         self.hop = hop
-        self.register_buffer("window", torch.hann_window(n_fft))
+        self.register_buffer("window", torch.hann_window(n_fft, dtype=torch.float32))
         with torch.device("cpu"):
             self.register_buffer("advance", phase_advance(n_fft, hop) if advance else None, persistent=False)
 

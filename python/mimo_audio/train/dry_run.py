@@ -104,8 +104,8 @@ def _noise(recipe: Recipe, training: Stage1 | Stage2, device: str) -> Batch:
     text = training.audio_to_text if isinstance(training, Stage1) else None
     if text:
         samples = round(text.seconds * config.sampling_rate / frame) * frame
-        spoken = [0.1 * torch.randn(samples, device=device)] * text.batch
-    crops = 0.1 * torch.randn(training.batch, training.crop * frame, device=device)
+        spoken = [0.1 * torch.randn(samples, device=device, dtype=torch.float32)] * text.batch
+    crops = 0.1 * torch.randn(training.batch, training.crop * frame, device=device, dtype=torch.float32)
     texts = ["x" * round(text.seconds * BYTES_PER_SECOND)] * len(spoken) if text else []
     return Batch(crops, tuple(spoken), tuple(texts))
 

@@ -32,7 +32,10 @@ def seeded(*numbers: int) -> torch.Generator:
 def levels(training: Training, step: int, num_quantizers: int) -> int:
     """How many codebooks the step uses: all, or for a share of the steps any smaller number."""
     generator = seeded(training.seed, step)
-    if num_quantizers > 1 and torch.rand((), generator=generator) < training.quantizer_dropout:
+    if (
+        num_quantizers > 1
+        and torch.rand((), generator=generator, device="cpu", dtype=torch.float32) < training.quantizer_dropout
+    ):
         return int(torch.randint(1, num_quantizers, (), generator=generator))
     return num_quantizers
 

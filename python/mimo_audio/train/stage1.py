@@ -91,7 +91,9 @@ class FromScratch:
             heard = quantized[:rows]
             if step >= training.unquantized:
                 # What the codebooks do not resolve yet, a decoder that only sees codes never asks the encoder for.
-                bypass = torch.rand(len(wave), generator=seeded(training.seed, step, part)) < training.bypass
+                generator = seeded(training.seed, step, part)
+                draws = torch.rand(len(wave), generator=generator, device="cpu", dtype=torch.float32)
+                bypass = draws < training.bypass
                 chosen = bypass.repeat_interleave(training.crop)[:, None].to(wave.device)
                 heard = torch.where(chosen, features[:rows].float(), heard)
             reconstruction, _ = self.reconstruction(self.model, heard, wave, mel, weights)

@@ -59,7 +59,7 @@ class StreamDecoder:
     ) -> None:
         codebooks = len(tokenizer.config.codebook_size)
         check_setting("batch", batch, 1)
-        check_setting("look_ahead", look_ahead, 0, optional=True)
+        check_setting("look_ahead", look_ahead, 0, SEGMENT_CODE_FRAMES, optional=True)
         check_setting("n_q", n_q, 1, codebooks, optional=True)
         check_setting("step", step, 1)
         check_setting("context", context, 1)
@@ -164,7 +164,7 @@ class StreamDecoder:
             if not any(ready):
                 # A view would keep all codes that were ever pushed with it.
                 self._rows = [replace(row, pending=row.pending.clone()) for row in self._rows]
-                nothing = torch.empty(0, device=self.tokenizer.device)
+                nothing = torch.empty(0, device=self.tokenizer.device, dtype=torch.float32)
                 return [torch.cat(pieces) if pieces else nothing for pieces in waves]
             codes = torch.stack([F.pad(row.pending, (0, self.frames))[:, : self.frames] for row in self._rows], 1)
             active = None if all(ready) else torch.tensor(ready, device=codes.device)
@@ -199,7 +199,7 @@ class StreamDecoder:
         if self._rows[number].finished:
             raise StreamError(f"stream {number}: finished, expected no more codes before a reset")
         try:
-            self.tokenizer.check_codes(chunk)
+            self.tokenizer.check_codes(chunk, empty=True)
             if len(chunk) != self.n_q:
                 raise CodesError(f"codes: expected {self.n_q} codebooks, got shape {list(chunk.shape)}")
         except CodesError as error:

@@ -20,7 +20,7 @@ from torch import Tensor
 from mimo_audio.errors import StreamError
 from mimo_audio.files import audio
 from mimo_audio.tokenizer.mel import MelStream
-from mimo_audio.tokenizer.model import AudioTokenizer
+from mimo_audio.tokenizer.model import SEGMENT_CODE_FRAMES, AudioTokenizer
 from mimo_audio.tokenizer.streaming.settings import check_setting
 
 
@@ -35,7 +35,7 @@ class StreamEncoder:
         self, tokenizer: AudioTokenizer, look_ahead: int = 16, n_q: int | None = None, step: int = 4, context: int = 100
     ) -> None:
         codebooks = len(tokenizer.config.codebook_size)
-        check_setting("look_ahead", look_ahead, 0)
+        check_setting("look_ahead", look_ahead, 0, SEGMENT_CODE_FRAMES)
         check_setting("n_q", n_q, 1, codebooks, optional=True)
         check_setting("step", step, 1)
         check_setting("context", context, 0)
@@ -51,19 +51,21 @@ class StreamEncoder:
         """Forgets the wave: the next samples start a new one."""
         self._check_open()
         self._mel = MelStream(self.tokenizer.mel)
-        self._wave = torch.empty(0, device=self.tokenizer.device)  # samples that do not fill a block yet
+        self._wave = torch.empty(
+            0, device=self.tokenizer.device, dtype=torch.float32
+        )  # samples that do not fill a block yet
         self._frames = self._wave.new_empty(0, self.tokenizer.config.n_mels)  # mel frames from code frame `_start` on
         self._start = self._given = 0  # code frames
         self._finished = False
 
     @torch.no_grad()
     def push(self, wave: Tensor) -> Tensor:
-        """The next samples [N] at the model's rate -> codes [n_q, T'] that are ready, maybe none.
+        """The next samples [N], any number, at the model's rate -> codes [n_q, T'] that are ready, maybe none.
 
         Raises AudioError for anything but finite samples, StreamError after `finish`; then nothing has changed.
         """
         self._check_unfinished()
-        self._wave = torch.cat([self._wave, audio.check_wave(wave).to(self._wave)])
+        self._wave = torch.cat([self._wave, audio.check_wave(wave, empty=True).to(self._wave)])
         full = len(self._wave) - len(self._wave) % self.block
         self._hear(self._wave[:full])
         self._wave = self._wave[full:].clone()  # a view would keep all of it

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from mimo_audio.device import weights_version
 from mimo_audio.files import audio
 from mimo_audio.tokenizer.model import AudioTokenizer
 
@@ -31,8 +32,7 @@ _measured: "WeakKeyDictionary[AudioTokenizer, tuple[object, list[Statistics]]]" 
 
 def speech_statistics(tokenizer: AudioTokenizer) -> list[Statistics]:
     """Statistics of dconv1's norm (if there is one) and of dconv2's, averaged over the clips; kept per tokenizer."""
-    weight = tokenizer.decoder.dconv2.conv.weight
-    version = weight.device, weight.dtype, weight._version
+    version = weights_version(tokenizer)
     if _measured.get(tokenizer, (None,))[0] != version:
         clips = [
             audio.read(str(files("mimo_audio") / "assets" / clip), tokenizer.config.sampling_rate) for clip in CLIPS

@@ -38,14 +38,14 @@ class RedecodingDecoder:
         """
         if self._finished:
             raise StreamError("stream: finished, expected no more codes")
-        self.tokenizer.check_codes(codes)
+        self.tokenizer.check_codes(codes, empty=True)
         codes = codes.to(self.tokenizer.device, torch.int64)
         if self._kept is not None:
             if len(codes) != len(self._kept):
                 raise StreamError(f"codes: expected {len(self._kept)} codebooks as before, got {len(codes)}")
             codes = torch.cat([self._kept, codes], 1)
         ready = codes.shape[1] - (0 if last else self.right)
-        wave = torch.empty(0, device=self.tokenizer.device)
+        wave = torch.empty(0, device=self.tokenizer.device, dtype=torch.float32)
         if ready > self._given:
             decoded = self.tokenizer.decode(codes)
             samples = len(decoded) // codes.shape[1]

@@ -21,7 +21,8 @@ class State:
         """A tensor [batch, *shape] whose rows start as `initial`, which broadcasts to [*shape]."""
         value = torch.as_tensor(initial, dtype=dtype, device=self.device)
         self._initial[name] = value
-        self._tensors[name] = value.expand(self.batch, *shape).contiguous()
+        # Not contiguous(), which for a batch of one may give the initial value itself.
+        self._tensors[name] = value.expand(self.batch, *shape).clone(memory_format=torch.contiguous_format)
 
     def __getitem__(self, name: str) -> Tensor:
         return self._tensors[name]
