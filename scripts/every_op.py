@@ -158,6 +158,10 @@ def _decoding() -> Iterator[Call]:
                 cache = torch.randn(1, 2, batch, 1, length + 2, 8).to(dtype)
                 step = (hidden, layer, weight(dim), cache, length, padding, *_rotary(length + 1, 8), 2, 1e-6, lengths)
                 yield Call(f"backbone_step/{dtype}/{length}/{dim}/{_count(batch)}".replace("torch.", ""), step, 3)
+            pool = torch.randn(1, 2, 5 * batch + 1, 1, 13, 8).to(dtype)
+            pages = torch.randperm(5 * batch).view(batch, 5).int()
+            step = (hidden, layer, weight(dim), pool, 64, None, *_rotary(65, 8), 2, 1e-6, 64 - rows * 9, pages)
+            yield Call(f"backbone_step/{dtype}/pages/{dim}/{_count(batch)}".replace("torch.", ""), step, 3)
 
 
 ALLOWED = {torch.float64: 1e-9, torch.float32: 2e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}

@@ -86,6 +86,7 @@ class Backbone {
         queries_(int64_t(p.batch) * s_.heads, s_.head_dim),
         parts_(int64_t(p.batch) * s_.heads * splits_, s_.head_dim),
         scores_(int64_t(team_.threads()) * shared_, kAttentionSplit),
+        gathered_(p.cache.table ? int64_t(team_.threads()) * kAttentionSplit * s_.head_dim : 0),
         maxima_(int64_t(p.batch) * s_.heads * splits_),
         totals_(int64_t(p.batch) * s_.heads * splits_) {}
 
@@ -111,8 +112,29 @@ class Backbone {
   int splits(int b) const { return (last(b) - first(b) + kAttentionSplit) / kAttentionSplit; }
   int64_t part(int b, int head, int split) const { return (int64_t(b) * s_.heads + head) * splits_ + split; }
   T* cached(int layer, bool value, int b, int kv_head, int position) const {
-    const int64_t row = ((2 * int64_t(layer) + value) * p_.batch + b) * s_.kv_heads + kv_head;
-    return static_cast<T*>(p_.cache) + (row * p_.capacity + position) * s_.head_dim;
+    const KeyValuePages& cache = p_.cache;
+    int64_t page = b;
+    if (cache.table) {
+      page = cache.table[int64_t(b) * cache.per_row + position / cache.size];
+      position %= cache.size;
+    }
+    const int64_t row = ((2 * int64_t(layer) + value) * cache.count + page) * s_.kv_heads + kv_head;
+    return static_cast<T*>(cache.data) + (row * cache.size + position) * s_.head_dim;
+  }
+
+  // Keys (or values) of positions from .. from + count - 1, one after the other: where they lie, or a copy that lasts
+  // until the member's next.
+  const T* run(int layer, bool value, int b, int kv_head, int from, int count, int member) const {
+    const int size = p_.cache.size;
+    if (!p_.cache.table || from / size == (from + count - 1) / size) return cached(layer, value, b, kv_head, from);
+    T* to = &gathered_[int64_t(member) * kAttentionSplit * s_.head_dim];
+    for (int i = 0; i < count;) {
+      const int left = size - (from + i) % size, part = left < count - i ? left : count - i;
+      std::memcpy(to + int64_t(i) * s_.head_dim, cached(layer, value, b, kv_head, from + i),
+                  size_t(part) * s_.head_dim * sizeof(T));
+      i += part;
+    }
+    return to;
   }
 
   void step(Team::Member& member, const BlockWeights& w, int layer) const {
@@ -166,8 +188,8 @@ class Backbone {
     const int count = left < kAttentionSplit ? left : kAttentionSplit, whole = (count + L - 1) / L * L;
     const int head = kv_head * shared_, width = s_.head_dim;
     float* scores = scores_[int64_t(member) * shared_];
-    linear(cached(layer, false, b, kv_head, from), width, queries_[int64_t(b) * s_.heads + head], queries_.stride(),
-           shared_, scores, kAttentionSplit, 0, count);
+    linear(run(layer, false, b, kv_head, from, count, member), width, queries_[int64_t(b) * s_.heads + head],
+           queries_.stride(), shared_, scores, kAttentionSplit, 0, count);
     for (int h = 0; h < shared_; ++h) {
       float* row = scores + h * kAttentionSplit;
       for (int p = count; p < whole; ++p) row[p] = -std::numeric_limits<float>::infinity();
@@ -183,8 +205,8 @@ class Backbone {
       maxima_[part(b, head + h, split)] = maximum;
       totals_[part(b, head + h, split)] = sum_lanes<float>(total);
     }
-    weighted_values(scores, shared_, cached(layer, true, b, kv_head, from), count, width, parts_[part(b, head, split)],
-                    splits_ * parts_.stride());
+    weighted_values(scores, shared_, run(layer, true, b, kv_head, from, count, member), count, width,
+                    parts_[part(b, head, split)], splits_ * parts_.stride());
   }
 
   // Puts the pieces of every head together: weighted by e^(own maximum - largest), divided by the sum of all weights.
@@ -217,6 +239,7 @@ class Backbone {
   const Rows queries_;                    // of every row and head, rotated and scaled
   const Rows parts_;                      // of every row, head and piece
   const Rows scores_;                     // of a member's piece and the heads that share it
+  const Scratch<T> gathered_;             // of every member: keys or values of a piece that lie in several pages
   const Scratch<float> maxima_, totals_;  // of the parts
 };
 

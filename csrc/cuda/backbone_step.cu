@@ -19,7 +19,6 @@ struct Plan {
     const int64_t batch = p.batch, heads = batch * shape.heads;
     state.shape = shape;
     state.batch = p.batch;
-    state.capacity = p.capacity;
     state.position = p.length;
     state.cache = p.cache;
     state.cos = p.cos;

@@ -58,7 +58,7 @@ struct AttentionTile {
     const int columns = (s.shape.head_dim + kColumnsOf<C> - 1) / kColumnsOf<C>;
     int positions = min(kTile, threads / 2);
     while (positions * (columns + 1) > kTile * 17) positions /= 2;
-    return {columns, positions, reads_whole_vectors<C>(s.cache, s.shape.head_dim)};
+    return {columns, positions, reads_whole_vectors<C>(s.cache.data, s.shape.head_dim)};
   }
 
   // Threads that share a position's values by columns; the threads left over have none.
@@ -113,26 +113,29 @@ __global__ void __launch_bounds__(kThreads, 384 / kThreads)
   const int groups = tile.groups(kThreads), position = thread % tile.positions, part = thread / tile.positions;
   const int parts = kThreads / tile.positions;
 
-  // Brings keys and values of positions from .. to - 1 to a tile that begins at position `origin`.
-  const auto bring = [&](int from, int to, int origin) {
+  // Brings keys and values of positions first .. end - 1 to a tile that begins at position `origin`.
+  const C* const all_keys = s.cached<C>(layer, false);
+  const C* const all_values = s.cached<C>(layer, true);
+  const auto bring = [&](int first, int end, int origin) {
     if (line >= lines) return;
     const int d = column * kColumns;
     if (tile.copies) {
 #pragma unroll 4
-      for (int p = from + line; p < to; p += lines) {
-        cp_async_16(keys + (p - origin) * at.stride + d, s.cached<C>(layer, false, b, kv_head, p) + d);
-        cp_async_16(values + (p - origin) * at.stride + d, s.cached<C>(layer, true, b, kv_head, p) + d);
+      for (int p = first + line; p < end; p += lines) {
+        const int64_t from = s.place(b, kv_head, p) + d;
+        const int to = (p - origin) * at.stride + d;
+        cp_async_16(keys + to, all_keys + from);
+        cp_async_16(values + to, all_values + from);
       }
       return;
     }
 #pragma unroll 1
-    for (int p = from + line; p < to; p += lines) {
-      const C* key = s.cached<C>(layer, false, b, kv_head, p);
-      const C* value = s.cached<C>(layer, true, b, kv_head, p);
+    for (int p = first + line; p < end; p += lines) {
+      const int64_t from = s.place(b, kv_head, p);
 #pragma unroll 1
       for (int i = d; i < d + kColumns; ++i) {
-        keys[(p - origin) * at.stride + i] = i < width ? key[i] : C(0.0f);
-        values[(p - origin) * at.stride + i] = i < width ? value[i] : C(0.0f);
+        keys[(p - origin) * at.stride + i] = i < width ? all_keys[from + i] : C(0.0f);
+        values[(p - origin) * at.stride + i] = i < width ? all_values[from + i] : C(0.0f);
       }
     }
   };

@@ -131,7 +131,7 @@ __global__ void __launch_bounds__(32 * kDecodeWarps)
       to[i] = turned_low;
       to[i + half] = turned_high;
     } else {
-      C* to = s.cached<C>(layer, is_v, b, own, s.last(b));
+      C* to = s.cached<C>(layer, is_v) + s.place(b, own, s.last(b));
       narrow(turned_low, to + i);
       narrow(turned_high, to + i + half);
     }

@@ -10,14 +10,17 @@ inline constexpr int kDecodeWarps = 8;  // of a block
 // The device buffers of a stack; all but the cache are overwritten in every block.
 struct DecodeState {
   float *x, *q, *attended, *act;  // [batch, dim], [batch, heads W] twice, [batch, ffn]
-  void* cache;                    // [layers, 2, batch, kv_heads, capacity, W]
-  const float *cos, *sin;         // [> position, W / 2]
-  const int64_t* lengths;         // [batch]: positions so far of every row, at most `position`; null: `position` of all
-  const int64_t* padding;         // [batch]: positions at a row's left that are none of its own; null: no row has any
+  KeyValuePages cache;
+  const float *cos, *sin;  // [> position, W / 2]
+  const int64_t* lengths;  // [batch]: positions so far of every row, at most `position`; null: `position` of all
+  const int64_t* padding;  // [batch]: positions at a row's left that are none of its own; null: no row has any
   BlockShape shape;
-  int batch, capacity, position;
+  int batch, position;
 
-  __host__ __device__ int64_t layer_size() const { return int64_t(batch) * shape.kv_heads * capacity * shape.head_dim; }
+  // Elements of a layer's keys, or of its values.
+  __host__ __device__ int64_t layer_size() const {
+    return int64_t(cache.count) * shape.kv_heads * cache.size * shape.head_dim;
+  }
 
   // The position of row b that is new, and the first that is its own.
   __device__ __forceinline__ int last(int b) const {
@@ -33,11 +36,19 @@ struct DecodeState {
     return int(count);
   }
 
-  // Keys (or values) of row b from position `from` on; C: the cache's dtype.
+  // The keys, or values, of a layer; C: the cache's dtype. Where in them those of row b's position lie.
   template <class C>
-  __device__ __forceinline__ C* cached(int layer, bool value, int b, int kv_head, int from) const {
-    return static_cast<C*>(cache) + (2 * int64_t(layer) + value) * layer_size() +
-           ((int64_t(b) * shape.kv_heads + kv_head) * capacity + from) * shape.head_dim;
+  __device__ __forceinline__ C* cached(int layer, bool value) const {
+    return static_cast<C*>(cache.data) + (2 * int64_t(layer) + value) * layer_size();
+  }
+  __device__ __forceinline__ int64_t place(int b, int kv_head, int position) const {
+    int page = b;
+    if (cache.table) {
+      page = cache.table[int64_t(b) * cache.per_row + position / cache.size];
+      position %= cache.size;
+      MIMO_DEVICE_CHECK(page >= 0 && page < cache.count);
+    }
+    return ((int64_t(page) * shape.kv_heads + kv_head) * cache.size + position) * shape.head_dim;
   }
 };
 

@@ -26,14 +26,15 @@ struct Plan {
     const int64_t batch = s.batch, queries = int64_t(shape.heads) * shape.head_dim;
     state.shape = shape;
     state.batch = s.batch;
-    state.capacity = p.steps;
+    state.cache.count = s.batch;
+    state.cache.size = p.steps;
     state.cos = p.cos;
     state.sin = p.sin;
     state.x = buffers.take<float>(batch * shape.dim);
     state.q = buffers.take<float>(batch * queries);
     state.attended = buffers.take<float>(batch * queries);
     state.act = buffers.take<float>(batch * shape.ffn);
-    state.cache = buffers.take<float>(2 * p.layers * state.layer_size());
+    state.cache.data = buffers.take<float>(2 * p.layers * state.layer_size());
     embedded = buffers.take<float>(p.projection ? batch * s.embed_dim : 0);
     out = buffers.take<W>(batch * shape.dim);
     next = buffers.take<W>(batch * s.embed_dim);

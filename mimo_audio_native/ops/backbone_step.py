@@ -20,6 +20,7 @@ def backbone_step(
     attention_heads: int,
     eps: float,
     lengths: Tensor | None = None,
+    pages: Tensor | None = None,
 ) -> Tensor:
     """One new position per row through Qwen2 blocks; its keys and values go into the cache.
 
@@ -38,6 +39,9 @@ def backbone_step(
         eps: of the RMS norms.
         lengths: [B] int64, 0 to `length`: positions so far of every row, read on the device: a captured CUDA graph can
             be replayed at any. None: `length` of every row.
+        pages: [B, M] int32, which makes cache [L, 2, pages, N, size, W] a pool of pages for any rows: position p of row
+            b lies in page pages[b, p // size] at p % size, and P is M * size. Entries for positions that a row does not
+            see are not looked at. None: row b has page b.
 
     Returns:
         [B, D] in hidden's dtype, after the final norm. A row's result depends neither on the other rows nor on its
@@ -45,16 +49,16 @@ def backbone_step(
         hidden's. Not differentiable.
 
     Raises:
-        RuntimeError: wrong shapes, dtypes, devices or values (padding and lengths on CUDA, where looking would
-            synchronise: the kernel traps).
+        RuntimeError: wrong shapes, dtypes, devices or values (padding, lengths and pages on CUDA, where looking
+            would synchronise: the kernel traps).
 
     Equivalent to a loop over layers of plain torch (``reference.backbone_step``).
     """
     return torch.ops.mimo.backbone_step(
-        hidden, layers, norm, cache, length, padding, cos, sin, attention_heads, eps, lengths
+        hidden, layers, norm, cache, length, padding, cos, sin, attention_heads, eps, lengths, pages
     )
 
 
 @register_fake("mimo::backbone_step")
-def _(hidden, layers, norm, cache, length, padding, cos, sin, attention_heads, eps, lengths=None) -> Tensor:
+def _(hidden, layers, norm, cache, length, padding, cos, sin, attention_heads, eps, lengths=None, pages=None) -> Tensor:
     return hidden.new_empty(hidden.shape)

@@ -22,12 +22,15 @@ def backbone_step(
     attention_heads: int,
     eps: float,
     lengths: Tensor | None = None,
+    pages: Tensor | None = None,
 ) -> Tensor:
     """hidden [B, D], cache [L, 2, B, N, P, W] -> hidden [B, D]; see ``mimo_audio_native``."""
     batch, device = len(hidden), hidden.device
     rows = torch.arange(batch, device=device)
     new = torch.full_like(rows, length) if lengths is None else lengths
     unseen = torch.zeros_like(rows) if padding is None else padding
+    pages, size = (rows[:, None] if pages is None else pages.long()), cache.shape[4]
+    page, within = pages[rows, new // size], new % size
     positions = torch.arange(length + 1, device=device)
     seen = (positions >= unseen[:, None]) & (positions <= new[:, None])
     cos, sin = cos[new - unseen], sin[new - unseen]
@@ -41,9 +44,9 @@ def backbone_step(
             F.linear(y, weight, bias).view(batch, -1, q.shape[2])
             for weight, bias in ((k_weight, k_bias), (v_weight, v_bias))
         )
-        room[0, rows, :, new] = apply_rotary(k, cos, sin)
-        room[1, rows, :, new] = v
-        keys, values = room[:, :, :, : length + 1]
+        room[0, page, :, within] = apply_rotary(k, cos, sin)
+        room[1, page, :, within] = v
+        keys, values = room[:, pages].transpose(2, 3).flatten(3, 4)[:, :, :, : length + 1]
         q = apply_rotary(q, cos, sin).unsqueeze(2)
         attended = F.scaled_dot_product_attention(q, keys, values, seen[:, None, None], enable_gqa=True)
         x = x + F.linear(attended.reshape(batch, -1), out)

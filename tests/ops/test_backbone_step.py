@@ -76,6 +76,7 @@ def make(
         "attention_heads": shape.heads,
         "eps": 1e-6,
         "lengths": None if lengths is None else torch.tensor(lengths, device=device),
+        "pages": None,
     }
 
 
@@ -106,7 +107,7 @@ def definition(arguments: dict) -> tuple[Tensor, Tensor]:
         name: [t.double() for t in value]
         if name == "layers"
         else value.double()
-        if isinstance(value, Tensor) and name not in ("padding", "lengths")
+        if isinstance(value, Tensor) and name not in ("padding", "lengths", "pages")
         else value
         for name, value in arguments.items()
     }
@@ -187,6 +188,58 @@ def test_rows_depend_neither_on_their_batch_nor_on_padding(backend, dtype, paddi
         hidden, own_cache = step(backend, own)
         assert torch.equal(hidden[0], together[b])
         assert torch.equal(own_cache[:, :, 0, :, own["length"]], new)
+
+
+def paged(arguments: dict, size: int) -> dict:
+    """The same with the cache in pages of `size` positions, in any order; a page that a row does not see is -1."""
+    cache = arguments["cache"]
+    batch, most = len(arguments["hidden"]), -(-cache.shape[4] // size)
+    rows = torch.nn.functional.pad(cache, (0, 0, 0, most * size - cache.shape[4]), value=torch.nan)
+    rows = rows.unflatten(4, (most, size)).transpose(3, 4).flatten(2, 3)  # [L, 2, B M, N, size, W]
+    pages = torch.randperm(batch * most + 2)[: batch * most].to(cache.device)
+    pool = torch.full((*rows.shape[:2], batch * most + 2, *rows.shape[3:]), torch.nan).to(cache)
+    pool[:, :, pages] = rows
+    table = pages.view(batch, most).int()
+    padding = [0] * batch if arguments["padding"] is None else arguments["padding"].tolist()
+    for row, first, last in zip(table, padding, positions(arguments), strict=True):
+        row[: first // size] = row[last // size + 1 :] = -1
+    return arguments | {"cache": pool, "pages": table}
+
+
+def unpaged(cache: Tensor, table: Tensor) -> Tensor:
+    """[L, 2, B, N, M * size, W]"""
+    return cache[:, :, table.long()].transpose(3, 4).flatten(4, 5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [1, 16, 100, 256])
+def test_a_cache_of_pages_gives_the_same_bits(backend, size, dtype) -> None:
+    arguments = make(SHAPES["grouped_query"], 3, 400, [0, 250, 5], dtype, backend.device, lengths=[400, 399, 31])
+    pool = paged(arguments, size)
+    (ours, cache), (wanted, whole) = step(backend, pool), step(backend, arguments)
+    assert torch.equal(ours, wanted)
+    assert torch.equal(new_entries(unpaged(cache, pool["pages"]), arguments), new_entries(whole, arguments))
+    for b, at in enumerate(positions(arguments)):  # all else stays as it was
+        page = pool["pages"][b, at // size].long()
+        cache[:, :, page, :, at % size] = pool["cache"][:, :, page, :, at % size]
+    assert torch.equal(cache.nan_to_num(7), pool["cache"].nan_to_num(7))
+
+
+def test_the_definition_reads_pages() -> None:
+    arguments = make(SHAPES["plain"], 3, 40, [0, 25, 5], lengths=[40, 39, 31])
+    wide = paged({**arguments, "cache": arguments["cache"].nan_to_num(0.5, posinf=0.5)}, 8)
+    wide["cache"].nan_to_num_(0.25)
+    ours = reference.backbone_step(**fresh(wide))
+    torch.testing.assert_close(ours, definition(arguments)[0].float(), rtol=1e-4, atol=1e-4)
+
+
+def test_rows_may_share_pages(backend) -> None:
+    """A prefix that two rows have in common lies in the pool once."""
+    arguments = make(SHAPES["grouped_query"], 2, 40, device=backend.device)
+    arguments["cache"][:, :, 1, :, :32] = arguments["cache"][:, :, 0, :, :32]
+    pool = paged(arguments, 16)
+    pool["pages"][1, :2] = pool["pages"][0, :2]
+    assert torch.equal(step(backend, pool)[0], step(backend, arguments)[0])
 
 
 @pytest.mark.cuda
@@ -271,6 +324,7 @@ def test_opcheck() -> None:
         arguments = make(padding=padding, lengths=lengths)
         arguments["cache"].nan_to_num_(1.0)
         torch.library.opcheck(torch.ops.mimo.backbone_step.default, tuple(arguments.values()))
+    torch.library.opcheck(torch.ops.mimo.backbone_step.default, tuple(paged(arguments, 4).values()))
 
 
 def test_compiles_into_one_graph() -> None:
@@ -316,6 +370,11 @@ def with_layer(index: int, tensor: Tensor) -> dict:
             {"lengths": torch.tensor([5, 5, 2]), "padding": torch.tensor([0, 0, 3])},
             r"padding\[2\] must be 0 to the row's length \(2\), got 3",
         ),
+        ({"pages": torch.zeros(2, 1).int()}, r"pages must have a row per row of hidden \(3\), got int32 \[2, 1\]"),
+        ({"pages": torch.zeros(3, 1).long()}, "pages must be int32, got int64"),
+        ({"pages": torch.zeros(3).int()}, r"pages must be 2-D \[B, M\], got int32 \[3\]"),
+        ({"pages": torch.zeros(3, 0).int()}, "length must be 0 to P - 1, .* got 5 for P = 0"),
+        ({"pages": torch.tensor([[0], [3], [1]]).int()}, r"pages\[1, 0\] must be 0 to 2, got 3"),
         ({"cos": torch.zeros(6, 3)}, r"cos must be \[positions, head width / 2 = 4\], got float32 \[6, 3\]"),
         ({"sin": torch.zeros(5, 4)}, r"sin must have a row per position, at least 6, got float32 \[5, 4"),
         ({"attention_heads": 5}, r"layers\[1\] \(layer 0, q\) must have rows for 5 attention_heads"),

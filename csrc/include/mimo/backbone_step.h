@@ -9,14 +9,14 @@ struct BackboneStepParams {
   const void* hidden;          // [batch, dim]
   const BlockWeights* blocks;  // [layers], in host memory for CUDA as well
   const void* norm;            // [dim]
-  void* cache;                 // [layers, 2, batch, kv_heads, capacity, head_dim]
-  const int64_t* lengths;      // [batch], at most `length`; null: `length` of every row
-  const int64_t* padding;      // [batch], or null: no row has any
-  const float *cos, *sin;      // [> length, head_dim / 2]
-  void* out;                   // [batch, dim]
-  void* workspace;             // CUDA only: backbone_step_workspace(params) bytes
+  KeyValuePages cache;
+  const int64_t* lengths;  // [batch], at most `length`; null: `length` of every row
+  const int64_t* padding;  // [batch], or null: no row has any
+  const float *cos, *sin;  // [> length, head_dim / 2]
+  void* out;               // [batch, dim]
+  void* workspace;         // CUDA only: backbone_step_workspace(params) bytes
   BlockShape shape;
-  int32_t layers, batch, capacity, length;
+  int32_t layers, batch, length;
   DType dtype;
 };
 

@@ -19,6 +19,13 @@ struct BlockWeights {
   const void* down;                     // [D, F]
 };
 
+// Where the keys and values of positions lie: in pages that a table gives to the rows of a batch.
+struct KeyValuePages {
+  void* data;            // [layers, 2, count, kv_heads, size, head_dim]
+  const int32_t* table;  // [batch, per_row]: the page of positions size * i and on; null: row b has page b only
+  int32_t count, size, per_row;
+};
+
 struct BlockShape {
   int32_t dim, heads, kv_heads, head_dim, ffn;  // kv_heads divides heads
   float eps;                                    // of the RMS norms
