@@ -31,11 +31,15 @@ template <class T, bool kVectors, int kBatch>
 __global__ void __launch_bounds__(32 * kWarps)
     logits_kernel(DelayedSamplingParams p, ActiveCodebooks active, float* logits) {
   const int at = int(blockIdx.x) * kWarps + int(threadIdx.y), lane = int(threadIdx.x);
-  if (at >= active.width) return;
+  if (at >= active.width) return wait_for_previous_kernel();
   int i = 0;
   while (i + 1 < active.count && at >= active.first[i + 1]) ++i;
   const int dim = p.dim;
   const T* weight = static_cast<const T*>(p.heads[active.channel[i]]) + int64_t(at - active.first[i]) * dim;
+  const int ahead = lane * int(128 / sizeof(T));
+  if (ahead < dim) prefetch(weight + ahead);
+  wait_for_previous_kernel();
+  let_next_kernel_start();
   for (int b0 = 0; b0 < p.batch; b0 += kBatch) {
     const int rows = min(kBatch, p.batch - b0);
     const T* hidden = static_cast<const T*>(p.hidden) + int64_t(b0) * dim;
@@ -113,11 +117,11 @@ LaunchError step(const DelayedSamplingParams& p, cudaStream_t stream) {
     const unsigned blocks = unsigned((active.width + kWarps - 1) / kWarps);
     const dim3 block(32, kWarps);
     if (!vectors) {
-      MIMO_LAUNCH(blocks, block, 0, stream, logits_kernel<T, false, 8>)(p, active, logits);
+      MIMO_LAUNCH_EARLY(blocks, block, 0, stream, logits_kernel<T, false, 8>)(p, active, logits);
     } else if (p.batch == 1) {
-      MIMO_LAUNCH(blocks, block, 0, stream, logits_kernel<T, true, 1>)(p, active, logits);
+      MIMO_LAUNCH_EARLY(blocks, block, 0, stream, logits_kernel<T, true, 1>)(p, active, logits);
     } else {
-      MIMO_LAUNCH(blocks, block, 0, stream, logits_kernel<T, true, 8>)(p, active, logits);
+      MIMO_LAUNCH_EARLY(blocks, block, 0, stream, logits_kernel<T, true, 8>)(p, active, logits);
     }
     MIMO_LAUNCH_EARLY(dim3(unsigned(p.batch), unsigned(active.count)), kSampleThreads, 0, stream, draw_kernel)
     (p, active, logits);
