@@ -70,7 +70,9 @@ Tensor log_mel_backward(const Tensor& grad, const Tensor& wave, const Tensor& wi
 }  // namespace
 }  // namespace mimo
 
-MIMO_DEF(m.def("log_mel(Tensor wave, Tensor window, Tensor filterbank, int hop, float floor, str padding) -> Tensor");
-         m.def("log_mel_backward(Tensor grad, Tensor wave, Tensor window, Tensor filterbank, int hop, float floor, "
-               "str padding) -> Tensor");)
+MIMO_DEF(
+    m.def("log_mel(Tensor wave, Tensor window, Tensor filterbank, int hop, float floor=1e-7, "
+          "str padding=\"center\") -> Tensor");
+    m.def("log_mel_backward(Tensor grad, Tensor wave, Tensor window, Tensor filterbank, int hop, float floor, "
+          "str padding) -> Tensor");)
 MIMO_IMPL(m.impl("log_mel", TORCH_BOX(&mimo::log_mel)); m.impl("log_mel_backward", TORCH_BOX(&mimo::log_mel_backward));)

@@ -96,8 +96,8 @@ std::tuple<Tensor, Tensor, Tensor> patch_attention_backward(const Tensor& grad_o
 }  // namespace mimo
 
 MIMO_DEF(
-    m.def("patch_attention(Tensor q, Tensor k, Tensor v, Tensor? cos, Tensor? sin, bool causal, float? scale) "
-          "-> Tensor");
+    m.def("patch_attention(Tensor q, Tensor k, Tensor v, Tensor? cos=None, Tensor? sin=None, bool causal=False, "
+          "float? scale=None) -> Tensor");
     m.def("patch_attention_backward(Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor? cos, Tensor? sin, "
           "bool causal, float? scale) -> (Tensor grad_q, Tensor grad_k, Tensor grad_v)");)
 MIMO_IMPL(m.impl("patch_attention", TORCH_BOX(&mimo::patch_attention));

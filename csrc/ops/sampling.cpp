@@ -38,5 +38,5 @@ Tensor sample(const Tensor& logits, const Tensor& temperature, const Tensor& top
 
 MIMO_DEF(
     m.def("sample(Tensor logits, Tensor temperature, Tensor top_k, Tensor top_p, Tensor seeds, Tensor offsets, "
-          "int stream) -> Tensor");)
+          "int stream=0) -> Tensor");)
 MIMO_IMPL(m.impl("sample", TORCH_BOX(&mimo::sample));)

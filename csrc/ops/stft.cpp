@@ -105,7 +105,7 @@ Tensor istft_backward(const Tensor& grad, const Tensor& window, int64_t hop) {
 }  // namespace
 }  // namespace mimo
 
-MIMO_DEF(m.def("stft(Tensor wave, Tensor window, int n_fft, int hop, str padding) -> Tensor");
+MIMO_DEF(m.def("stft(Tensor wave, Tensor window, int n_fft, int hop, str padding=\"center\") -> Tensor");
          m.def("stft_backward(Tensor grad, Tensor window, int n_fft, int hop, str padding, int length) -> Tensor");
          m.def("istft(Tensor spectrum, Tensor window, int hop) -> Tensor");
          m.def("istft_backward(Tensor grad, Tensor window, int hop) -> Tensor");)

@@ -93,8 +93,10 @@ Tensor vocoder_head_backward(const Tensor& grad, const Tensor& x, const Tensor& 
 }  // namespace
 }  // namespace mimo
 
-MIMO_DEF(m.def("vocoder_head(Tensor x, Tensor window, int hop, Tensor? cu_seqlens, float max_magnitude) -> Tensor");
-         m.def("vocoder_head_backward(Tensor grad, Tensor x, Tensor window, int hop, Tensor? cu_seqlens, "
-               "float max_magnitude) -> Tensor");)
+MIMO_DEF(
+    m.def("vocoder_head(Tensor x, Tensor window, int hop, Tensor? cu_seqlens=None, float max_magnitude=100.0) "
+          "-> Tensor");
+    m.def("vocoder_head_backward(Tensor grad, Tensor x, Tensor window, int hop, Tensor? cu_seqlens, "
+          "float max_magnitude) -> Tensor");)
 MIMO_IMPL(m.impl("vocoder_head", TORCH_BOX(&mimo::vocoder_head));
           m.impl("vocoder_head_backward", TORCH_BOX(&mimo::vocoder_head_backward));)

@@ -144,8 +144,8 @@ std::tuple<Tensor, Tensor, Tensor> window_attention_backward(const Tensor& grad_
 }  // namespace mimo
 
 MIMO_DEF(
-    m.def("window_attention(Tensor q, Tensor k, Tensor v, Tensor? cu_seqlens, int left, int right, Tensor? cos, "
-          "Tensor? sin, float? scale) -> (Tensor out, Tensor lse)");
+    m.def("window_attention(Tensor q, Tensor k, Tensor v, Tensor? cu_seqlens=None, int left=-1, int right=-1, "
+          "Tensor? cos=None, Tensor? sin=None, float? scale=None) -> (Tensor out, Tensor lse)");
     m.def("window_attention_backward(Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, "
           "Tensor? cu_seqlens, int left, int right, Tensor? cos, Tensor? sin, float? scale) "
           "-> (Tensor grad_q, Tensor grad_k, Tensor grad_v)");)

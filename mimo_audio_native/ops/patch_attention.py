@@ -41,7 +41,7 @@ def patch_attention(
 
 
 @register_fake("mimo::patch_attention")
-def _(q, k, v, cos, sin, causal, scale) -> Tensor:
+def _(q, k, v, cos=None, sin=None, causal=False, scale=None) -> Tensor:
     return q.new_empty(q.shape)
 
 

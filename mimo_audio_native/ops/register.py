@@ -68,3 +68,18 @@ def refuse_forward_mode(function: Function) -> Function:
         return function(*arguments, **named)
 
     return checked  # type: ignore[return-value]
+
+
+def float32_under_autocast(*ops: str) -> None:
+    """Under torch.autocast the ops take and give float32, as torch's own norms and losses do: searches and spectra."""
+    for op in ops:
+        for device in ("cpu", "cuda"):
+            torch.library.register_autocast(op, device, torch.float32)
+
+
+def over_leading(op: Callable[[Tensor], Tensor], signal: Tensor) -> Tensor:
+    """An op of [B, L] -> [B, ...] for a signal [..., L] -> [..., ...]."""
+    if signal.dim() == 2:
+        return op(signal)
+    out = op(signal.reshape(-1, signal.shape[-1]) if signal.dim() else signal)
+    return out.view(*signal.shape[:-1], *out.shape[1:])

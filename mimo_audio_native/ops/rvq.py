@@ -5,7 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mimo_audio_native.ops.register import refuse_forward_mode, refuse_second_derivative, register_fake
+from mimo_audio_native.ops.register import (
+    float32_under_autocast,
+    refuse_forward_mode,
+    refuse_second_derivative,
+    register_fake,
+)
 from mimo_audio_native.ops.rvq_tables import RvqTables
 
 
@@ -138,3 +143,4 @@ def _decode_backward(ctx, grad: Tensor):
 
 
 torch.library.register_autograd("mimo::rvq_decode", _decode_backward, setup_context=_decode_setup)
+float32_under_autocast("mimo::rvq_decode", "mimo::rvq_encode", "mimo::rvq_quantize", "mimo::rvq_quantize_backward")

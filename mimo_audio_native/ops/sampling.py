@@ -7,12 +7,18 @@ from mimo_audio_native.ops.register import register_fake
 
 
 def sample(
-    logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, seeds: Tensor, offsets: Tensor, stream: int = 0
+    logits: Tensor,
+    temperature: Tensor | float = 0.0,
+    top_k: Tensor | int = 0,
+    top_p: Tensor | float = 1.0,
+    seeds: Tensor | int = 0,
+    offsets: Tensor | int = 0,
+    stream: int = 0,
 ) -> Tensor:
     """One token per row from softmax(logits / temperature) after top-k, then top-p.
 
     A draw depends on the row's logits and settings, its seed, its offset and the stream alone (Philox4x32-10): a
-    request gives the same tokens in any batch and with any number of threads.
+    request gives the same tokens in any batch and with any number of threads. A plain number counts for every row.
 
     Args:
         logits: [B, V], float32, bfloat16 or float16; -inf removes an entry.
@@ -33,9 +39,19 @@ def sample(
 
     Equivalent to ``filter_scores(row, ...).softmax(0)`` and its inverse cumulative sum (``reference.sample``).
     """
-    return torch.ops.mimo.sample(logits, temperature, top_k, top_p, seeds, offsets, stream)
+    settings = (
+        value if isinstance(value, Tensor) else torch.full(logits.shape[:1], value, dtype=dtype, device=logits.device)
+        for value, dtype in (
+            (temperature, torch.float32),
+            (top_k, torch.int32),
+            (top_p, torch.float32),
+            (seeds, torch.int64),
+            (offsets, torch.int64),
+        )
+    )
+    return torch.ops.mimo.sample(logits, *settings, stream)
 
 
 @register_fake("mimo::sample")
-def _(logits, temperature, top_k, top_p, seeds, offsets, stream) -> Tensor:
+def _(logits, temperature, top_k, top_p, seeds, offsets, stream=0) -> Tensor:
     return logits.new_empty(logits.shape[0], dtype=torch.int64)

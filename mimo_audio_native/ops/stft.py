@@ -4,7 +4,13 @@ import torch
 from torch import Tensor
 
 from mimo_audio_native.ops.constants import require_constant
-from mimo_audio_native.ops.register import refuse_forward_mode, refuse_second_derivative, register_fake
+from mimo_audio_native.ops.register import (
+    float32_under_autocast,
+    over_leading,
+    refuse_forward_mode,
+    refuse_second_derivative,
+    register_fake,
+)
 from mimo_audio_native.reference.stft import frame_count
 
 
@@ -13,7 +19,7 @@ def stft(wave: Tensor, window: Tensor, n_fft: int, hop: int, padding: str = "cen
     """Spectrum of overlapping frames.
 
     Args:
-        wave: [B, L] samples, float32 or float64.
+        wave: [..., L] samples, float32 or float64.
         window: [W], W <= n_fft, zero-padded around its centre to n_fft; a constant: it must not require grad.
         n_fft: even, at most 8192, no prime factors other than 2, 3 and 5.
         hop: samples from frame to frame.
@@ -21,14 +27,16 @@ def stft(wave: Tensor, window: Tensor, n_fft: int, hop: int, padding: str = "cen
             T = L // hop. Signals shorter than the padding are folded as often as it takes.
 
     Returns:
-        [B, T, n_fft // 2 + 1] complex64 or complex128. Differentiable once with respect to wave.
+        [..., T, n_fft // 2 + 1] complex64 or complex128. Differentiable once with respect to wave.
 
     Raises:
         RuntimeError: wrong shapes, dtypes, devices or sizes; "center" with an empty wave; a window that requires grad.
 
     Equivalent to ``torch.fft.rfft(F.pad(wave, ..., mode="reflect").unfold(-1, n_fft, hop) * window)``.
     """
-    return torch.view_as_complex(torch.ops.mimo.stft(wave, window, n_fft, hop, padding))
+    return torch.view_as_complex(
+        over_leading(lambda rows: torch.ops.mimo.stft(rows, window, n_fft, hop, padding), wave)
+    )
 
 
 @refuse_forward_mode
@@ -56,7 +64,7 @@ def istft(spectrum: Tensor, window: Tensor, hop: int) -> Tensor:
 
 
 @register_fake("mimo::stft")
-def _(wave: Tensor, window: Tensor, n_fft: int, hop: int, padding: str) -> Tensor:
+def _(wave: Tensor, window: Tensor, n_fft: int, hop: int, padding: str = "center") -> Tensor:
     return wave.new_empty((wave.shape[0], frame_count(wave.shape[1], n_fft, hop, padding), n_fft // 2 + 1, 2))
 
 
@@ -102,3 +110,4 @@ torch.library.register_autograd("mimo::stft", _stft_backward, setup_context=_stf
 refuse_second_derivative("mimo::stft_backward")
 torch.library.register_autograd("mimo::istft", _istft_backward, setup_context=_istft_setup)
 refuse_second_derivative("mimo::istft_backward")
+float32_under_autocast("mimo::stft", "mimo::stft_backward", "mimo::istft", "mimo::istft_backward")

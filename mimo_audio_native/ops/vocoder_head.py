@@ -4,7 +4,12 @@ import torch
 from torch import Tensor
 
 from mimo_audio_native.ops.constants import require_constant
-from mimo_audio_native.ops.register import refuse_forward_mode, refuse_second_derivative, register_fake
+from mimo_audio_native.ops.register import (
+    float32_under_autocast,
+    refuse_forward_mode,
+    refuse_second_derivative,
+    register_fake,
+)
 
 
 @refuse_forward_mode
@@ -36,7 +41,7 @@ def vocoder_head(
 
 
 @register_fake("mimo::vocoder_head")
-def _(x: Tensor, window: Tensor, hop: int, cu_seqlens: Tensor | None, max_magnitude: float) -> Tensor:
+def _(x: Tensor, window: Tensor, hop: int, cu_seqlens: Tensor | None = None, max_magnitude: float = 100.0) -> Tensor:
     return x.new_empty((x.shape[0] * hop,))
 
 
@@ -59,3 +64,4 @@ def _backward(ctx, grad: Tensor):
 
 torch.library.register_autograd("mimo::vocoder_head", _backward, setup_context=_setup)
 refuse_second_derivative("mimo::vocoder_head_backward")
+float32_under_autocast("mimo::vocoder_head", "mimo::vocoder_head_backward")
