@@ -6,8 +6,6 @@
 namespace mimo::cuda {
 namespace {
 
-constexpr int kBatchTile = 4;  // rows of x per pass over a weight
-
 struct Plan {
   DecodeState state{};
   AttentionPieces pieces{};
@@ -34,25 +32,20 @@ struct Plan {
   }
 };
 
-template <int kBatch, class W>
-LaunchError step(const BackboneStepParams& p, cudaStream_t stream) {
+template <class W>
+LaunchError step(const BackboneStepParams& p, void* on) {
+  const auto stream = static_cast<cudaStream_t>(on);
   const Plan plan(p);
   const DecodeState& state = plan.state;
   launch_widen<W>(p.hidden, state.x, int64_t(p.batch) * p.shape.dim, stream);
   for (int layer = 0; layer < p.layers; ++layer) {
     const auto attend = [&] { launch_attention<W>(state, plan.pieces, layer, stream); };
-    if (const LaunchError error = launch_decode_block<kBatch, W, W>(state, p.blocks[layer], layer, stream, attend)) {
+    if (const LaunchError error = launch_decode_block<W, W>(state, p.blocks[layer], layer, stream, attend)) {
       return error;
     }
   }
   launch_rms_norm<W>(state, p.norm, p.out, stream);
   return MIMO_LAUNCH_ERROR();
-}
-
-template <class W>
-LaunchError step(const BackboneStepParams& p, void* stream) {
-  const auto s = static_cast<cudaStream_t>(stream);
-  return p.batch == 1 ? step<1, W>(p, s) : step<kBatchTile, W>(p, s);
 }
 
 }  // namespace

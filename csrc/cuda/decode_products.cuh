@@ -1,50 +1,113 @@
-// The products of a decode step with its weights, which they stream: a warp owns two of a weight's rows, in 16-byte
-// reads where they are aligned, and meets kBatch rows of x with them. Which two rows lets the warp finish alone: the
-// two that rotation mixes, gate and up of the same number, neighbours. Warps that read the same weights for other rows
-// of x are neighbours in the grid. The RMS norm costs no pass of its own: its weight scales x on the way in, and the
-// warp sums the squares as it reads x.
+// The products of a decode step with its weights. A unit is two weight rows that one thread finishes: the two that
+// rotation mixes, gate and up of the same number, neighbours. Two kernels:
+//   tensor  half-precision weights in whole 16-byte vectors: tensor cores, decode_tensor_products.cuh
+//   warp    all others: a warp per unit meets kBatch rows of x with it, in 16-byte reads where they are aligned
+// Both stream the weights once per 64, or kBatch, rows of x. The RMS norm costs no pass of its own: its weight scales x
+// on the way in, and who reads x sums its squares.
 //
-// Activations are float32 for every dtype of the weights. A sum runs over a lane's columns in order, then folds the
-// lanes, whatever kBatch is: no result depends on the batch.
+// Activations are float32 for every dtype of the weights. Which kernel it is and the order of its sums follow from the
+// weights alone: no result depends on the batch.
 #pragma once
 #include <initializer_list>
 
-#include "cuda/decode_state.cuh"
+#include "cuda/decode_tensor_products.cuh"
 
 namespace mimo::cuda {
 
-// --- products --------------------------------------------------------------------------------------------------------
+// --- what is computed ------------------------------------------------------------------------------------------------
+// units() of them; rows(unit, width): its two weight rows; finish(unit, b, ..): takes their products with row b of x.
 
-// Which part of a product the warp computes: unit `unit` (two weight rows) and rows row .. row + kBatch - 1 of x.
-template <int kBatch>
-struct Part {
-  int unit, row;
+// q, k and v: biases, rotation; k and v go to the cache, of dtype C.
+template <class W, class C>
+struct QkvUnits {
+  static constexpr bool kNorm = true;
+  DecodeState s;
+  BlockWeights w;
+  int layer;
 
-  __device__ __forceinline__ explicit Part(int batch) {
-    const unsigned tiles = unsigned(batch + kBatch - 1) / kBatch;
-    unit = int(blockIdx.x / tiles) * kDecodeWarps + int(threadIdx.y);
-    row = int(blockIdx.x % tiles) * kBatch;
+  struct Place {  // units: pairs of a head; heads of q, then k, then v
+    int head, i, row;
+    bool is_q, is_v;
+  };
+  __host__ __device__ int half() const { return s.shape.head_dim / 2; }
+  __host__ __device__ int units() const { return (s.shape.heads + 2 * s.shape.kv_heads) * half(); }
+  __device__ __forceinline__ Place place(int unit) const {
+    const int head = unit / half(), i = unit % half();
+    const bool is_q = head < s.shape.heads, is_v = head >= s.shape.heads + s.shape.kv_heads;
+    const int own = is_q ? head : head - s.shape.heads - (is_v ? s.shape.kv_heads : 0);
+    return {own, i, own * s.shape.head_dim + i, is_q, is_v};
+  }
+  __device__ __forceinline__ UnitRows<W> rows(int unit, int width) const {
+    const Place at = place(unit);
+    const W* first = static_cast<const W*>(at.is_q ? w.q : at.is_v ? w.v : w.k) + int64_t(at.row) * width;
+    return {first, first + int64_t(half()) * width};
+  }
+  __device__ __forceinline__ void finish(int unit, int b, float first, float second) const {
+    const Place at = place(unit);
+    const W* bias = static_cast<const W*>(at.is_q ? w.q_bias : at.is_v ? w.v_bias : w.k_bias) + at.row;
+    const int64_t angle = int64_t(s.last(b) - s.first(b)) * half() + at.i;
+    const float cos = at.is_v ? 1.0f : s.cos[angle], sin = at.is_v ? 0.0f : s.sin[angle];
+    const float low = first + widen(bias[0]), high = second + widen(bias[half()]);
+    const float turned_low = low * cos - high * sin, turned_high = high * cos + low * sin;
+    if (at.is_q) {
+      float* to = s.q + (int64_t(b) * s.shape.heads + at.head) * s.shape.head_dim + at.i;
+      to[0] = turned_low;
+      to[half()] = turned_high;
+    } else {
+      C* to = s.cached<C>(layer, at.is_v) + s.place(b, at.head, s.last(b)) + at.i;
+      narrow(turned_low, to);
+      narrow(turned_high, to + half());
+    }
   }
 };
 
-template <int kBatch>
-unsigned product_blocks(int units, int batch) {
-  return unsigned((units + kDecodeWarps - 1) / kDecodeWarps) * unsigned((batch + kBatch - 1) / kBatch);
-}
-
-// What a product reads: rows of x [batch, width], normalised by `norm` where that is given.
+// act [batch, ffn] = SwiGLU of gate and up.
 template <class W>
-struct ProductInput {
-  const float* x;
-  const W* norm;  // or null
-  float eps;
-  int width, batch;
-  bool vectors;  // weights and norm are read 16 bytes at a time
+struct GateUpUnits {
+  static constexpr bool kNorm = true;
+  const W *gate, *up;
+  float* act;
+  int ffn;
+
+  __host__ __device__ int units() const { return ffn; }
+  __device__ __forceinline__ UnitRows<W> rows(int unit, int width) const {
+    return {gate + int64_t(unit) * width, up + int64_t(unit) * width};
+  }
+  __device__ __forceinline__ void finish(int unit, int b, float first, float second) const {
+    act[int64_t(b) * ffn + unit] = first / (1.0f + std::exp(-first)) * second;
+  }
 };
+
+// x [batch, count] = weight [count, width] x input, added to x where kAdd.
+template <bool kAdd, class W>
+struct OutputUnits {
+  static constexpr bool kNorm = false;
+  const W* weight;
+  float* x;
+  int count;
+
+  __host__ __device__ int units() const { return (count + 1) / 2; }
+  __device__ __forceinline__ UnitRows<W> rows(int unit, int width) const {
+    const W* first = weight + 2 * int64_t(unit) * width;
+    return {first, 2 * unit + 1 < count ? first + width : first};
+  }
+  __device__ __forceinline__ void finish(int unit, int b, float first, float second) const {
+    float* to = x + int64_t(b) * count + 2 * unit;
+    const bool both = 2 * unit + 1 < count;
+    if (kAdd) {
+      first = to[0] + first;
+      if (both) second = to[1] + second;
+    }
+    to[0] = first;
+    if (both) to[1] = second;
+  }
+};
+
+// --- a warp per unit -------------------------------------------------------------------------------------------------
 
 // sum[i][b] = (weight row i) . (row b of the input), in every lane. Rows of x beyond the batch repeat the last.
 template <int kBatch, class W>
-__device__ __forceinline__ void warp_product(const ProductInput<W>& in, const W* first, const W* second, int row,
+__device__ __forceinline__ void warp_product(const ProductInput<W>& in, const UnitRows<W>& rows, int row,
                                              float (&sum)[2][kBatch]) {
   const float* x[kBatch];
   float squares[kBatch];
@@ -66,7 +129,7 @@ __device__ __forceinline__ void warp_product(const ProductInput<W>& in, const W*
   constexpr int kColumns = kColumnsOf<W>;
   if (in.vectors) {
     for (int d = int(threadIdx.x) * kColumns; d < in.width; d += 32 * kColumns) {
-      const Columns<W> a = read_columns(first + d), c = read_columns(second + d);
+      const Columns<W> a = read_columns(rows.first + d), c = read_columns(rows.second + d);
       Columns<W> norm;
       if (in.norm) norm = read_columns(in.norm + d);
 #pragma unroll
@@ -76,7 +139,7 @@ __device__ __forceinline__ void warp_product(const ProductInput<W>& in, const W*
     }
   } else {
     for (int d = int(threadIdx.x); d < in.width; d += 32) {
-      add(d, widen(first[d]), widen(second[d]), in.norm ? widen(in.norm[d]) : 1.0f);
+      add(d, widen(rows.first[d]), widen(rows.second[d]), in.norm ? widen(in.norm[d]) : 1.0f);
     }
   }
 #pragma unroll
@@ -89,103 +152,52 @@ __device__ __forceinline__ void warp_product(const ProductInput<W>& in, const W*
 
 // What a product can do before its input is there: starts to bring the first 2 KB of two weight rows to the L2 cache.
 template <class W>
-__device__ __forceinline__ void prefetch_rows(const W* first, const W* second, int width) {
+__device__ __forceinline__ void prefetch_rows(const UnitRows<W>& rows, int width) {
   const int d = int(threadIdx.x) % 16 * int(128 / sizeof(W));
-  if (d < width) prefetch((threadIdx.x < 16 ? first : second) + d);
+  if (d < width) prefetch((threadIdx.x < 16 ? rows.first : rows.second) + d);
 }
 
-// --- kernels ---------------------------------------------------------------------------------------------------------
-
-template <int kBatch, class W, class C>
-__global__ void __launch_bounds__(32 * kDecodeWarps)
-    qkv_kernel(DecodeState s, BlockWeights w, ProductInput<W> in, int layer) {
-  const BlockShape& shape = s.shape;
-  const Part<kBatch> part(s.batch);
-  const int half = shape.head_dim / 2, all = shape.heads + 2 * shape.kv_heads;
-  const int head = part.unit / half, i = part.unit % half;  // heads of q, then k, then v
-  if (head >= all) return wait_for_previous_kernel();
-  const bool is_q = head < shape.heads, is_v = head >= shape.heads + shape.kv_heads;
-  const int own = is_q ? head : head - shape.heads - (is_v ? shape.kv_heads : 0);
-  const W* weight = static_cast<const W*>(is_q ? w.q : is_v ? w.v : w.k);
-  const W* bias = static_cast<const W*>(is_q ? w.q_bias : is_v ? w.v_bias : w.k_bias);
-  const int row = own * shape.head_dim + i;
-  const W* first = weight + int64_t(row) * in.width;
-  const W* second = first + int64_t(half) * in.width;
-  prefetch_rows(first, second, in.width);
+// Warps that read the same weights for other rows of x are neighbours in the grid.
+template <int kBatch, class W, class Units>
+__global__ void __launch_bounds__(32 * kDecodeWarps) warp_product_kernel(Units units, ProductInput<W> in) {
+  const unsigned tiles = unsigned(in.batch + kBatch - 1) / kBatch;
+  const int unit = int(blockIdx.x / tiles) * kDecodeWarps + int(threadIdx.y), row = int(blockIdx.x % tiles) * kBatch;
+  if (unit >= units.units()) return wait_for_previous_kernel();
+  const UnitRows<W> rows = units.rows(unit, in.width);
+  prefetch_rows(rows, in.width);
   wait_for_previous_kernel();
   let_next_kernel_start();
   float sum[2][kBatch];
-  warp_product<kBatch>(in, first, second, part.row, sum);
-  if (threadIdx.x != 0) return;
-  const float a = widen(bias[row]), c = widen(bias[row + half]);
-#pragma unroll
-  for (int j = 0; j < kBatch; ++j) {
-    const int b = part.row + j;
-    if (b >= s.batch) return;
-    const int64_t angle = int64_t(s.last(b) - s.first(b)) * half + i;
-    const float cos = is_v ? 1.0f : s.cos[angle], sin = is_v ? 0.0f : s.sin[angle];
-    const float low = sum[0][j] + a, high = sum[1][j] + c;
-    const float turned_low = low * cos - high * sin, turned_high = high * cos + low * sin;
-    if (is_q) {
-      float* to = s.q + (int64_t(b) * shape.heads + own) * shape.head_dim;
-      to[i] = turned_low;
-      to[i + half] = turned_high;
-    } else {
-      C* to = s.cached<C>(layer, is_v) + s.place(b, own, s.last(b));
-      narrow(turned_low, to + i);
-      narrow(turned_high, to + i + half);
-    }
-  }
-}
-
-template <int kBatch, class W>
-__global__ void __launch_bounds__(32 * kDecodeWarps)
-    gate_up_kernel(const void* gate, const void* up, ProductInput<W> in, float* act, int ffn) {
-  const Part<kBatch> part(in.batch);
-  if (part.unit >= ffn) return wait_for_previous_kernel();
-  const W* first = static_cast<const W*>(gate) + int64_t(part.unit) * in.width;
-  const W* second = static_cast<const W*>(up) + int64_t(part.unit) * in.width;
-  prefetch_rows(first, second, in.width);
-  wait_for_previous_kernel();
-  let_next_kernel_start();
-  float sum[2][kBatch];
-  warp_product<kBatch>(in, first, second, part.row, sum);
+  warp_product<kBatch>(in, rows, row, sum);
   if (threadIdx.x != 0) return;
 #pragma unroll
   for (int j = 0; j < kBatch; ++j) {
-    if (part.row + j >= in.batch) return;
-    act[int64_t(part.row + j) * ffn + part.unit] = sum[0][j] / (1.0f + std::exp(-sum[0][j])) * sum[1][j];
+    if (row + j < in.batch) units.finish(unit, row + j, sum[0][j], sum[1][j]);
   }
 }
 
-// x [batch, rows] = weight [rows, width] x input, added to x where kAdd.
-template <bool kAdd, int kBatch, class W>
-__global__ void __launch_bounds__(32 * kDecodeWarps)
-    product_kernel(const void* weight, ProductInput<W> in, float* x, int rows) {
-  const Part<kBatch> part(in.batch);
-  const int n = 2 * part.unit;
-  if (n >= rows) return wait_for_previous_kernel();
-  const W* first = static_cast<const W*>(weight) + int64_t(n) * in.width;
-  const W* second = n + 1 < rows ? first + in.width : first;
-  prefetch_rows(first, second, in.width);
-  wait_for_previous_kernel();
-  let_next_kernel_start();
-  float sum[2][kBatch];
-  warp_product<kBatch>(in, first, second, part.row, sum);
-  const int lane = int(threadIdx.x);
-  if (lane > 1 || n + lane >= rows) return;
-#pragma unroll
-  for (int j = 0; j < kBatch; ++j) {
-    if (part.row + j >= in.batch) return;
-    float* to = x + int64_t(part.row + j) * rows + n + lane;
-    *to = (kAdd ? *to : 0.0f) + sum[lane][j];
-  }
-}
-
-// --- launches
-// ---------------------------------------------------------------------------------------------------------
+// --- launches --------------------------------------------------------------------------------------------------------
 
 inline dim3 decode_block() { return dim3(32, kDecodeWarps); }
+
+template <class W, class Units>
+void launch_units(const Units& units, const ProductInput<W>& in, cudaStream_t stream) {
+  if constexpr (sizeof(W) == 2) {
+    if (in.vectors) return launch_tensor_product(units, in, stream);
+  }
+  const auto launch = [&](auto batch_tile) {
+    constexpr int kBatch = decltype(batch_tile)::value;
+    const unsigned blocks = unsigned((units.units() + kDecodeWarps - 1) / kDecodeWarps);
+    MIMO_LAUNCH_EARLY(blocks * unsigned((in.batch + kBatch - 1) / kBatch), decode_block(), 0, stream,
+                      warp_product_kernel<kBatch, W, Units>)
+    (units, in);
+  };
+  if (in.batch == 1) {
+    launch(std::integral_constant<int, 1>{});
+  } else {
+    launch(std::integral_constant<int, 4>{});
+  }
+}
 
 template <class W>
 ProductInput<W> product_input(const float* x, int width, int batch, std::initializer_list<const void*> weights) {
@@ -204,28 +216,25 @@ ProductInput<W> normalized_input(const DecodeState& s, const void* norm, std::in
   return in;
 }
 
-template <bool kAdd, int kBatch, class W>
+// x [batch, rows] = weight [rows, width] x input, added to x where kAdd.
+template <bool kAdd, class W>
 void launch_product(const void* weight, const float* input, int width, float* x, int rows, int batch,
                     cudaStream_t stream) {
-  MIMO_LAUNCH_EARLY(product_blocks<kBatch>((rows + 1) / 2, batch), decode_block(), 0, stream,
-                    product_kernel<kAdd, kBatch, W>)
-  (weight, product_input<W>(input, width, batch, {weight}), x, rows);
+  launch_units(OutputUnits<kAdd, W>{static_cast<const W*>(weight), x, rows},
+               product_input<W>(input, width, batch, {weight}), stream);
 }
 
-// q, k and v of block number `layer`: norm 1, products, biases, rotation; k and v go to the cache, of dtype C.
-template <int kBatch, class W, class C>
+// q, k and v of block number `layer` from norm 1 of s.x.
+template <class W, class C>
 void launch_qkv(const DecodeState& s, const BlockWeights& w, int layer, cudaStream_t stream) {
-  const BlockShape& shape = s.shape;
-  const int pairs = (shape.heads + 2 * shape.kv_heads) * (shape.head_dim / 2);
-  MIMO_LAUNCH_EARLY(product_blocks<kBatch>(pairs, s.batch), decode_block(), 0, stream, qkv_kernel<kBatch, W, C>)
-  (s, w, normalized_input<W>(s, w.norm_1, {w.q, w.k, w.v}), layer);
+  launch_units(QkvUnits<W, C>{s, w, layer}, normalized_input<W>(s, w.norm_1, {w.q, w.k, w.v}), stream);
 }
 
-// act = SwiGLU of the gate and up products of norm 2.
-template <int kBatch, class W>
+// s.act from norm 2 of s.x.
+template <class W>
 void launch_gate_up(const DecodeState& s, const BlockWeights& w, cudaStream_t stream) {
-  MIMO_LAUNCH_EARLY(product_blocks<kBatch>(s.shape.ffn, s.batch), decode_block(), 0, stream, gate_up_kernel<kBatch, W>)
-  (w.gate, w.up, normalized_input<W>(s, w.norm_2, {w.gate, w.up}), s.act, s.shape.ffn);
+  launch_units(GateUpUnits<W>{static_cast<const W*>(w.gate), static_cast<const W*>(w.up), s.act, s.shape.ffn},
+               normalized_input<W>(s, w.norm_2, {w.gate, w.up}), stream);
 }
 
 }  // namespace mimo::cuda

@@ -68,15 +68,15 @@ void launch_rms_norm(const DecodeState& s, const void* weight, void* out, cudaSt
 
 // Block number `layer` at the rows' new positions, from x to x; attend() launches what goes from q and the cache (of
 // dtype C) to attended.
-template <int kBatch, class W, class C, class Attend>
+template <class W, class C, class Attend>
 LaunchError launch_decode_block(const DecodeState& s, const BlockWeights& w, int layer, cudaStream_t stream,
                                 Attend&& attend) {
   const BlockShape& shape = s.shape;
-  launch_qkv<kBatch, W, C>(s, w, layer, stream);
+  launch_qkv<W, C>(s, w, layer, stream);
   attend();
-  launch_product<true, kBatch, W>(w.out, s.attended, shape.heads * shape.head_dim, s.x, shape.dim, s.batch, stream);
-  launch_gate_up<kBatch, W>(s, w, stream);
-  launch_product<true, kBatch, W>(w.down, s.act, shape.ffn, s.x, shape.dim, s.batch, stream);
+  launch_product<true, W>(w.out, s.attended, shape.heads * shape.head_dim, s.x, shape.dim, s.batch, stream);
+  launch_gate_up<W>(s, w, stream);
+  launch_product<true, W>(w.down, s.act, shape.ffn, s.x, shape.dim, s.batch, stream);
   return MIMO_LAUNCH_ERROR();
 }
 

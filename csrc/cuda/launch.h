@@ -98,6 +98,20 @@ __device__ __forceinline__ void let_next_kernel_start() {
 // Starts to bring the 128 bytes around an address to the L2 cache.
 __device__ __forceinline__ void prefetch(const void* global) { asm volatile("prefetch.global.L2 [%0];" ::"l"(global)); }
 
+// 16 bytes that nobody writes while the kernel runs. read_once: nor reads again, so they take no place in the L1 cache.
+__device__ __forceinline__ uint4 read_constant(const void* global) {
+  uint4 v;
+  asm volatile("ld.global.nc.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(global));
+  return v;
+}
+__device__ __forceinline__ uint4 read_once(const void* global) {
+  uint4 v;
+  asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(global));
+  return v;
+}
+
 inline LaunchError launch_error() {
   const cudaError_t error = cudaGetLastError();
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
@@ -136,6 +150,8 @@ inline float reciprocal_root(float x) { return 1.0f / std::sqrt(x); }
 inline void wait_for_previous_kernel() { emulator::wait_for_previous_kernel(); }
 inline void let_next_kernel_start() { emulator::let_next_kernel_start(); }
 inline void prefetch(const void*) {}
+inline uint4 read_constant(const void* global) { return *static_cast<const uint4*>(global); }
+inline uint4 read_once(const void* global) { return read_constant(global); }
 }  // namespace mimo::cuda
 
 #endif

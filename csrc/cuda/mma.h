@@ -1,6 +1,8 @@
 // Tensor-core and asynchronous-copy instructions (sm_80 and later) behind small functions: PTX under nvcc, their
 // definition over the emulator elsewhere. Layouts are those of the PTX manual ("Matrix fragments for mma.m16n8k16").
 #pragma once
+#include <cstring>
+
 #include "cuda/launch.h"
 
 #if !defined(__CUDACC__)
@@ -9,6 +11,15 @@
 #endif
 
 namespace mimo::cuda {
+
+// Two numbers as sums of two bfloat16, to 2^-17 of themselves: pairs of the high parts and of the low parts.
+__device__ __forceinline__ void split_pair(float a, float b, uint32_t& high, uint32_t& low) {
+  const __nv_bfloat162 top = __floats2bfloat162_rn(a, b);
+  std::memcpy(&high, &top, sizeof high);
+  const __nv_bfloat162 rest =
+      __floats2bfloat162_rn(a - __uint_as_float(high << 16), b - __uint_as_float(high & 0xffff0000u));
+  std::memcpy(&low, &rest, sizeof low);
+}
 
 #if defined(__CUDACC__)
 

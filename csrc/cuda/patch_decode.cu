@@ -1,15 +1,11 @@
 // patch_decode on CUDA: for every step the blocks' kernels (decode_step.cuh), the final norm, delayed_sampling, and the
 // way from its embeddings back to x. The host decides nothing in between and looks at nothing, so the whole call can be
 // captured in a CUDA graph.
-//
-// Batches of one and of more have kernels of their own: with one row of x, a second would only cost registers.
 #include "cuda/decode_step.cuh"
 #include "mimo/patch_decode.h"
 
 namespace mimo::cuda {
 namespace {
-
-constexpr int kBatchTile = 4;  // rows of x per pass over a weight
 
 template <class W>
 struct Plan {
@@ -49,8 +45,9 @@ struct Plan {
   }
 };
 
-template <int kBatch, class W>
-LaunchError decode(const PatchDecodeParams& p, cudaStream_t stream) {
+template <class W>
+LaunchError decode(const PatchDecodeParams& p, void* on) {
+  const auto stream = static_cast<cudaStream_t>(on);
   const Plan<W> plan(p);
   DecodeState state = plan.state;
   DelayedSamplingParams sampling = p.sampling;
@@ -63,15 +60,14 @@ LaunchError decode(const PatchDecodeParams& p, cudaStream_t stream) {
       launch_widen<W>(p.hidden, state.x, int64_t(batch) * dim, stream);
     } else if (p.projection) {
       launch_widen<W>(plan.next, plan.embedded, int64_t(batch) * embed_dim, stream);
-      launch_product<false, kBatch, W>(p.projection, plan.embedded, embed_dim, state.x, dim, batch, stream);
+      launch_product<false, W>(p.projection, plan.embedded, embed_dim, state.x, dim, batch, stream);
     } else {
       launch_widen<W>(plan.next, state.x, int64_t(batch) * dim, stream);
     }
     state.position = step;
     for (int layer = 0; layer < p.layers; ++layer) {
       const auto attend = [&] { launch_short_attention<float>(state, layer, stream); };
-      if (const LaunchError error =
-              launch_decode_block<kBatch, W, float>(state, p.blocks[layer], layer, stream, attend)) {
+      if (const LaunchError error = launch_decode_block<W, float>(state, p.blocks[layer], layer, stream, attend)) {
         return error;
       }
     }
@@ -81,12 +77,6 @@ LaunchError decode(const PatchDecodeParams& p, cudaStream_t stream) {
     if (const LaunchError error = delayed_sampling(sampling, stream)) return error;
   }
   return nullptr;
-}
-
-template <class W>
-LaunchError decode(const PatchDecodeParams& p, void* stream) {
-  const auto s = static_cast<cudaStream_t>(stream);
-  return p.sampling.batch == 1 ? decode<1, W>(p, s) : decode<kBatchTile, W>(p, s);
 }
 
 }  // namespace

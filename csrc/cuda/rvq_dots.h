@@ -48,15 +48,6 @@ struct EntriesOf {
   }
 };
 
-// (high, low) of two numbers, each as a pair of bfloat16.
-__device__ __forceinline__ void split_pair(float a, float b, uint32_t& high, uint32_t& low) {
-  const __nv_bfloat162 top = __floats2bfloat162_rn(a, b);
-  std::memcpy(&high, &top, sizeof high);
-  const __nv_bfloat162 rest =
-      __floats2bfloat162_rn(a - __uint_as_float(high << 16), b - __uint_as_float(high & 0xffff0000u));
-  std::memcpy(&low, &rest, sizeof low);
-}
-
 __device__ __forceinline__ float at(const float* row, int d, int dim) { return row && d < dim ? row[d] : 0.0f; }
 
 // One warp per tile and step.

@@ -242,6 +242,35 @@ def test_rows_may_share_pages(backend) -> None:
     assert torch.equal(step(backend, pool)[0], step(backend, arguments)[0])
 
 
+WIDE = Shape(dim=136, ffn=2056, heads=2, kv_heads=1, width=16, layers=1)  # products of 1, 2 and 16 warps on CUDA
+
+
+def part(arguments: dict, pick: slice) -> dict:
+    return arguments | {"hidden": arguments["hidden"][pick], "cache": arguments["cache"][:, :, pick].contiguous()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_rows_are_the_same_in_batches_of_every_size(backend, dtype) -> None:
+    """In every shape that CUDA's products have by the batch: 8 and 64 rows at once, and what lies on either side."""
+    arguments = make(WIDE, 66, 5, None, dtype, backend.device)
+    together, cache = step(backend, arguments)
+    for size in (1, 2, 3, 8, 9, 17, 64):
+        for pick in (slice(size), slice(66 - size, 66)):
+            hidden, own = step(backend, part(arguments, pick))
+            assert torch.equal(hidden, together[pick])
+            assert torch.equal(own[..., 5, :], cache[:, :, pick, :, 5])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("batch", [1, 12])
+def test_half_precision_loses_little_but_the_rounding_of_the_result(backend, dtype, batch) -> None:
+    """Activations keep 16 bits: the root of the mean squared error is within a tenth of that of the rounding alone."""
+    arguments = make(WIDE, batch, 5, None, dtype, backend.device, 1.0)
+    wanted, _ = definition(arguments)
+    error, rounding = step(backend, arguments)[0].double() - wanted, wanted.to(dtype).double() - wanted
+    assert error.square().mean() < 1.1**2 * rounding.square().mean()
+
+
 @pytest.mark.cuda
 def test_a_graph_serves_every_length() -> None:
     """Captured once at any lengths, replayed at others, which are read on the device."""
