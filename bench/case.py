@@ -23,7 +23,8 @@ class Case:
     audio:        seconds of sound that a call reads or makes, or 0.
     compiled:     the same by torch.compile under a CUDA graph, as far as plain torch goes; None where nobody would.
     products:     dtype of the matrix products behind `flops`, None for the run's own.
-    graph:        whether `native` can be captured as a CUDA graph: it never waits for the GPU.
+    graph:        whether there is a form that can be captured as a CUDA graph, as it never waits for the GPU.
+    capture:      that form, None for `native` itself.
     """
 
     name: str
@@ -39,3 +40,4 @@ class Case:
     compiled: Callable[[], Any] | None = None
     products: torch.dtype | None = None
     graph: bool = True
+    capture: Callable[[], Any] | None = None

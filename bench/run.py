@@ -187,7 +187,7 @@ def measured(case: Case, clock: Clock, seconds: float, best: Ceilings, dtype: to
     sides = {"native": case.native, "reference": case.reference}
     notes: dict[str, str] = {}
     if clock.cuda:
-        for side, make in (("graph", lambda: captured(case.native)), ("compiled", case.compiled)):
+        for side, make in (("graph", lambda: captured(case.capture or case.native)), ("compiled", case.compiled)):
             try:
                 if side == "graph" and case.graph:
                     sides[side] = make()
@@ -208,7 +208,7 @@ def measured(case: Case, clock: Clock, seconds: float, best: Ceilings, dtype: to
         "runs": runs,
     }
     if case.audio:
-        row["audio_seconds_per_s"] = case.audio / native
+        row["audio_seconds_per_s"] = case.audio / min(native, medians.get("graph", native))
     if not clock.cuda:
         return row
     wanted = case.cuda_seconds and case.cuda_seconds * max(1.0, H200_BYTES / best.bytes)

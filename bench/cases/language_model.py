@@ -221,6 +221,32 @@ def _released(device: str, dtype: torch.dtype) -> Iterator[Case]:
         cache.truncate(CONTEXT)
         return out
 
+    @torch.no_grad()
+    def position_on_the_device(batch: int) -> Tensor:
+        """The same without a decision of the host, text or patch: what a CUDA graph can hold."""
+        hidden, cache, rows = state(batch)
+        lm = model()
+        greedy = GREEDY.rows(batch, hidden.device)
+        text = mn.sample(lm.lm_head(hidden).float(), *greedy, rows, rows)
+        codes = lm.patch_decode(lm.patch_decoder.input(hidden), GREEDY, rows, rows)
+        patches = lm.patch_encoder(lm.speech_embeddings(codes))
+        embeds = torch.where((text == SPECIAL.empty)[:, None], patches, lm.backbone.embed_tokens(text))
+        transformer = lm.backbone.transformer
+        tables = transformer.rotary(CONTEXT + 1, hidden.device)
+        lengths = torch.full_like(rows, CONTEXT)
+        return mn.backbone_step(
+            embeds,
+            transformer.tensors(),
+            transformer.norm.weight,
+            cache.room,
+            CONTEXT,
+            None,
+            *tables,
+            size.heads,
+            size.eps,
+            lengths,
+        )
+
     @cache
     def plain_state(batch: int) -> tuple[StepByStep, Cache]:
         return StepByStep(model()), [
@@ -291,7 +317,7 @@ def _released(device: str, dtype: torch.dtype) -> Iterator[Case]:
             cuda_seconds=wanted,
             audio=batch * PATCH_SECONDS,
             compiled=compiled_position(batch) if batch != 8 else None,
-            graph=False,
+            capture=partial(position_on_the_device, batch),
         )
     try:
         from bench.cases.tokenizer import RELEASED as TOKENIZER
