@@ -208,7 +208,7 @@ def test_bad_input(mimo: Mimo, model: Path, sets: tuple[Path, Path], half: None,
     (tmp_path / "bad" / "a.wav").write_text("not a recording")
     command = ("eval", "tokenizer", "--out", tmp_path / "out", "--model", model, "--device", "cpu")
     for arguments, message in (
-        ((sets[0], sets[0]), "folders of different names, got a second 'spoken'"),
+        ((sets[0], sets[0]), "expected every set in a folder of its own, got this one twice"),
         ((sets[0], "--recogniser", "nowhere:f"), "--recogniser: cannot find 'nowhere:f' (expected digits, commands or"),
         ((sets[0], "--peer", "half", "--peer", "half=x"), "--peer: expected every codec once"),
         ((tmp_path / "none.jsonl",), "cannot read"),
@@ -218,3 +218,11 @@ def test_bad_input(mimo: Mimo, model: Path, sets: tuple[Path, Path], half: None,
         assert done.status == 2
         assert message in done.err
     assert not (tmp_path / "out").exists()
+
+
+def test_folders_of_one_name_are_told_apart(tmp_path: Path, speech: np.ndarray) -> None:
+    for name in ("a/test", "b/test", "b/dev"):
+        (tmp_path / name).mkdir(parents=True)
+        soundfile.write(tmp_path / name / "x.wav", speech, 24000)
+    sources = [tmp_path / name for name in ("a/test", "b/test", "b/dev")]
+    assert list(evaluation._sets(sources)) == ["a/test", "b/test", "dev"]

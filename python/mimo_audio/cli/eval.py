@@ -181,14 +181,21 @@ def _report(evaluation: Evaluation, arguments: Namespace, interrupted: bool) -> 
 
 
 def _sets(sources: list[Path]) -> dict[str, list[Recording]]:
-    """Recordings of every source under its folder's name. Raises MimoError if two have the same."""
-    sets: dict[str, list[Recording]] = {}
-    for source in sources:
-        name = (source if source.is_dir() else source.parent).resolve().name
-        if name in sets:
-            raise MimoError(f"{source}: expected sets in folders of different names, got a second {name!r}")
-        sets[name] = list_recordings(source)
-    return sets
+    """Recordings of every source under its folder's name, with as many parents as tell it from the others.
+
+    Raises MimoError if a folder comes twice.
+    """
+    folders = [(source if source.is_dir() else source.parent).resolve() for source in sources]
+    if len(set(folders)) < len(folders):
+        twice = next(source for i, source in enumerate(sources) if folders[i] in folders[:i])
+        raise MimoError(f"{twice}: expected every set in a folder of its own, got this one twice")
+    names: list[str] = []
+    for folder in folders:
+        count = 1
+        while sum(other.parts[-count:] == folder.parts[-count:] for other in folders) > 1:
+            count += 1
+        names.append("/".join(folder.parts[-count:]))
+    return {name: list_recordings(source) for name, source in zip(names, sources, strict=True)}
 
 
 def _check_audible(path: Path) -> None:

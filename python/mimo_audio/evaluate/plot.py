@@ -11,6 +11,13 @@ from mimo_audio.errors import MimoError
 from mimo_audio.evaluate.metrics import MEL_FLOOR, MEL_RATE, Wave, log_mel
 from mimo_audio.evaluate.report import COLUMNS, RoundTrip
 
+UNITS = {  # of the scores that have one
+    "pesq_nb": "MOS-LQO",
+    "pesq_wb": "MOS-LQO",
+    "mel_distance_db": "dB",
+    "f0_error": "share of F0",
+    "real_time_factor": "s per s of sound",
+}
 PLOT_SECONDS = 30  # of a longer recording the start is drawn
 
 
@@ -58,7 +65,7 @@ def plot_scores(path: Path, sets: Mapping[str, Sequence[RoundTrip]]) -> None:
         values = [[v for trip in trips if (v := trip.record()[key]) is not None] for trips in sets.values()]
         axis.boxplot(values)
         axis.set_xticks(range(1, len(sets) + 1), sets, rotation=45, ha="right")
-        axis.set(title=title)
+        axis.set(title=title, ylabel=UNITS.get(key, ""))
     figure.savefig(path, format="png", dpi=100)
 
 
@@ -73,5 +80,6 @@ def plot_usage(path: Path, usage: Sequence[Mapping[str, float]]) -> None:
     for name, colour in (("size", "lightgrey"), ("used", "silver"), ("perplexity", "tab:blue")):
         axis.bar(range(len(usage)), [row[name] for row in usage], color=colour, label=name)
     axis.set(xlabel="codebook", ylabel="entries", yscale="log")
+    axis.set_ylim(bottom=1)  # on a logarithmic axis bars have no natural foot: one entry
     axis.legend()
     figure.savefig(path, format="png", dpi=100)
