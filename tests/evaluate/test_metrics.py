@@ -1,7 +1,10 @@
 """Metrics: known values, order (worse sounds score worse), and None instead of a crash where they are undefined."""
 
 import numpy as np
+import pesq
+import pystoi
 import pytest
+import soxr
 
 from mimo_audio.evaluate import metrics
 from mimo_audio.evaluate.quality import measure
@@ -46,6 +49,16 @@ def test_identical_speech_is_best(speech: np.ndarray) -> None:
 def test_noise_lowers_the_score(metric, speech: np.ndarray) -> None:
     scores = [metric(speech, noisy(speech, level), RATE) for level in (0.001, 0.01, 0.1)]
     assert scores == sorted(scores, reverse=True)
+
+
+def test_pesq_and_stoi_are_the_packages_at_16_khz(speech: np.ndarray) -> None:
+    """Wide-band PESQ at 16 kHz, narrow-band PESQ of the same, STOI, each as the package itself gives it."""
+    decoded = noisy(speech, 0.01)
+    pair = [soxr.resample(wave, RATE, 16000) for wave in (speech, decoded)]
+    assert metrics.pesq_wb(speech, decoded, RATE) == pytest.approx(pesq.pesq(16000, *pair, "wb"))
+    assert metrics.pesq_nb(speech, decoded, RATE) == pytest.approx(pesq.pesq(16000, *pair, "nb"))
+    assert metrics.stoi(speech, decoded, RATE) == pytest.approx(pystoi.stoi(*pair, 16000))
+    assert metrics.pesq_wb(*pair, 16000) == pytest.approx(metrics.pesq_wb(speech, decoded, RATE))
 
 
 def test_noise_raises_the_mel_distance(speech: np.ndarray) -> None:

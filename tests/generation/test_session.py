@@ -8,11 +8,12 @@ import pytest
 import torch
 
 import mimo_audio.generation.session as session_module
+import mimo_audio_native as mn
 from mimo_audio.errors import GenerationError, LanguageModelError
 from mimo_audio.generation import generate
 from mimo_audio.generation.session import Limits, Session
 from mimo_audio.lm import groups
-from mimo_audio.lm.samplers import AUDIO, Sampler
+from mimo_audio.lm.samplers import AUDIO, GREEDY, Sampler
 
 WARM = Sampler(temperature=0.8, top_p=0.95)
 
@@ -73,6 +74,50 @@ def test_a_session_reads_only_what_is_new(model, prompt, shared, known, monkeypa
     lengths = read_lengths(model, monkeypatch)
     assert torch.equal(generated(session, other, Limits(6), WARM, AUDIO, 3), expected)
     assert lengths == [8] * ((60 - known) // 8) + [4] + [1] * 5
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("channel", range(8))
+def test_recordings_of_equal_length_share_no_answers(model, prompt, channel, monkeypatch):
+    """Prompts that differ in one code of one codebook, in the last frame of a patch, and in nothing else."""
+    patch = next(i for i in range(20, 54) if prompt[0, 4 * i] == model.special.empty)
+    other = prompt.clone()
+    other[1 + channel, 4 * patch + 3] = (other[1 + channel, 4 * patch + 3] + 1) % 100
+    expected = generated(Session(model), other, Limits(4), WARM, AUDIO, 3)
+    session = Session(model)
+    generated(session, prompt, Limits(1))
+    lengths = read_lengths(model, monkeypatch)
+    assert torch.equal(generated(session, other, Limits(4), WARM, AUDIO, 3), expected)
+    assert lengths[:-3] == [8] * (6 - patch // 8) + [6]
+
+
+@pytest.mark.parametrize("text", [GREEDY, WARM])
+def test_every_draw_is_that_of_its_seed_and_group(model, prompt, text):
+    """Text and codes of group n are what the ops draw from the logits of the whole sequence, at offset n."""
+    seed, count = 1, 14
+    new = generate(model, prompt, count, 0, (), text, AUDIO, seed)
+    with torch.no_grad():
+        whole = model(torch.cat([prompt, new], 1)[None])
+    seeds, patches = torch.tensor([seed]), 0
+    for number, group in enumerate(groups.split(new, 4)):
+        before, offset = 53 + number, torch.tensor([number])
+        token = mn.sample(whole.text_logits[:, before], *text.rows(1, torch.device("cpu")), seeds, offset)
+        assert group[0, 0] == token
+        if token == model.special.empty:
+            codes = model.patch_decode(whole.local_hidden[:, before], AUDIO, seeds, offset)[0].T
+            assert torch.equal(group[1:], codes), number
+            patches += 1
+    assert patches > 1
+
+
+def test_top_p_and_top_k_reach_text_and_audio(model, prompt):
+    """At a heat where all tokens are alike, a tiny top-p or a top-k of one leaves the largest."""
+    greedy = generate(model, prompt, 10)
+    hot = Sampler(temperature=50.0)
+    for narrow in (Sampler(temperature=50.0, top_p=1e-6), Sampler(temperature=50.0, top_k=1)):
+        assert torch.equal(generate(model, prompt, 10, 0, (), narrow, narrow, 4), greedy)
+        assert torch.equal(generate(model, prompt, 10, 0, (), GREEDY, narrow, 4), greedy)
+        assert not torch.equal(generate(model, prompt, 10, 0, (), GREEDY, hot, 4), greedy)
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -152,6 +197,20 @@ def test_stop_and_least_length(model, prompt):
     longer = generate(model, prompt, 10, min_new=8, stop=(stop,))[0, ::4].tolist()
     assert stop not in longer[:8]
     assert len(longer) >= 9
+
+
+@pytest.mark.parametrize("due", [3, 4, 5])
+def test_stop_ids_are_forbidden_for_exactly_the_first_groups(model, prompt, due):
+    """Greedy generation comes to an id at group `due`: that ends it, unless one group more is asked for."""
+    free = generate(model, prompt, 10)[0, ::4].tolist()
+    stop = free[due]
+    assert stop not in free[:due]
+    assert generate(model, prompt, 10, min_new=due, stop=(stop,))[0, ::4].tolist() == free[: due + 1]
+    longer = generate(model, prompt, 10, min_new=due + 1, stop=(stop,))
+    with torch.no_grad():
+        logits = model(torch.cat([prompt, longer], 1)[None]).text_logits[0, 53 + due]
+    logits[stop] = -torch.inf
+    assert longer[0, ::4].tolist()[: due + 1] == [*free[:due], int(logits.argmax())]
 
 
 def test_an_error_leaves_the_session_usable(model, prompt):

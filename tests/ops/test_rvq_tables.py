@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 import mimo_audio_native as mn
-from mimo_audio_native import reference
 
 
 def exact_codes(x: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
@@ -295,7 +294,8 @@ def test_full_size_on_cuda(count) -> None:
     cache = mn.RvqTables()
     codes = mn.rvq_encode(x.cuda(), on_gpu, cache)
     assert torch.equal(codes.cpu(), mn.rvq_encode(x, codebooks))
-    assert (codes.cpu() != reference.rvq_encode(x, codebooks)).any(0).float().mean() < 0.05
+    exact = [exact_codes(rows, codebooks) for rows in x[:64].split(8)]  # each of 84 MB
+    assert torch.equal(codes[:, :64].cpu(), torch.cat(exact, 1))
 
 
 @pytest.mark.cuda

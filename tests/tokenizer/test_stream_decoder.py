@@ -2,8 +2,10 @@
 
 import copy
 from dataclasses import replace
+from importlib.resources import files
 
 import pytest
+import soundfile
 import torch
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -242,6 +244,39 @@ def test_models_that_cannot_stream(make_tokenizer):
     with pytest.raises(StreamError, match="look_ahead: expected a number"):
         StreamDecoder(unlimited)
     assert StreamDecoder(unlimited, look_ahead=2).delay == 8 * 240 + 360
+
+
+def test_a_stream_starts_from_the_statistics_of_the_shipped_clips(make_tokenizer):
+    """Their mean over the clips, again by convolutions in float64; they count as two code frames of rows."""
+    tokenizer = make_tokenizer()
+    decoder = tokenizer.decoder
+    inputs: list[list[torch.Tensor]] = [[], []]
+    for name in ("sentence.wav", "digits.wav"):
+        with (files("mimo_audio") / "assets" / name).open("rb") as file:
+            wave, rate = soundfile.read(file, dtype="float32")
+        x = tokenizer.dequantize(tokenizer.encode(torch.from_numpy(wave), rate))
+        for found, up in zip(inputs, (decoder.dconv1, decoder.dconv2), strict=True):
+            with torch.no_grad():
+                y = torch.nn.functional.conv_transpose1d(x.T[None], up.conv.weight, up.conv.bias, up.conv.stride)
+                found.append(y.double())
+                if up is decoder.dconv1:
+                    x = up.norm(y)[0].T[: len(x) * 2]
+                    layout = decoder.layout([len(x)], x.device)
+                    for layer in decoder.layers:
+                        x = layer(x, layout)
+                    x = decoder.layer_norm(x)
+    prior = speech_statistics(tokenizer)
+    for one, found in zip(prior, inputs, strict=True):
+        assert one.mean == pytest.approx(sum(float(y.mean()) for y in found) / 2, rel=1e-3, abs=1e-6)
+        assert one.variance == pytest.approx(sum(float(y.var(correction=0)) for y in found) / 2, rel=1e-3)
+        assert one.frames == 2
+    sums = StreamDecoder(tokenizer).state["dconv2.sums"][0].tolist()
+    count = 2 * 4 * 20  # code frames, rows of each, channels
+    mean, variance = prior[1].mean, prior[1].variance
+    assert sums == pytest.approx([count, count * mean, count * (variance + mean**2)])
+    first = StreamDecoder(tokenizer).push(random_codes(3))
+    other = StreamDecoder(tokenizer, prior=[replace(one, frames=1e-9) for one in prior]).push(random_codes(3))
+    assert not torch.allclose(first, other, atol=1e-3)
 
 
 def test_statistics_follow_the_weights(make_tokenizer):

@@ -23,8 +23,9 @@ def train_in_processes(recipe: Path, out: Path, count: int) -> None:
     command = [sys.executable, *launcher, "-m", "mimo_audio", "train", "tokenizer"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, "--config", recipe, "--out", out, "--device", "cpu"], env=environment, capture_output=True, text=True
-    )
+        [*command, "--config", recipe, "--out", out, "--device", "cpu"],
+        env=environment, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
 
 

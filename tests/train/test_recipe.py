@@ -8,7 +8,7 @@ import pytest
 from mimo_audio.errors import ModelError
 from mimo_audio.tokenizer import AudioTokenizer
 from mimo_audio.train.dry_run import describe
-from mimo_audio.train.recipe import Recipe, RecipeError
+from mimo_audio.train.recipe import LossWeights, Recipe, RecipeError
 
 from .conftest import write
 
@@ -21,10 +21,43 @@ def test_shipped_recipes_load(path):
     assert recipe.stage1 or recipe.stage2
 
 
+def full(stage: int) -> Recipe:
+    return Recipe.load(next(path for path in RECIPES if path.stem == f"tokenizer-full-stage{stage}"))
+
+
+def test_the_full_recipes_are_the_reports():
+    """Its model (section 2.1), loss weights (10, 1, 1 and 1, 1, 2), judges (HiFi-GAN's periods, EnCodec's windows)."""
+    recipe, other = full(1), full(2)
+    assert recipe.model == other.model
+    model = recipe.model
+    for part in ("encoder", "decoder"):
+        assert getattr(model, f"{part}_layers") == 32
+        assert getattr(model, f"{part}_attention_heads") == 20
+        assert getattr(model, f"{part}_ffn_dim") == 5120
+    assert (model.d_model, model.encoder_skip_layer_id) == (1280, 3)
+    assert (model.encoder_causal, model.decoder_causal) == (False, True)
+    assert (model.vocoder_num_layers, model.vocoder_attention_heads) == (16, 16)
+    assert (model.vocoder_dim, model.vocoder_intermediate_dim, model.vocoder_attn_window_size) == (256, 1024, (40, 10))
+    assert model.codebook_size == (1024, 1024, *[128] * 18)
+    assert (model.sampling_rate, model.hop_length, model.frame_rate, model.n_mels) == (24000, 240, 25, 128)
+    assert not model.vocoder_phase_advance
+    assert recipe.stage2 is None
+    assert other.stage1 is None
+    first, second = recipe.stage1, other.stage2
+    assert first
+    assert second
+    assert first.weights == (LossWeights(first_step=0, audio_to_text=10, mel=1, commitment=1),)
+    assert second.weights == (LossWeights(first_step=0, mel=1, adversarial=1, feature_matching=2),)
+    assert (first.unquantized, first.bypass) == (0, 0)  # the reader, too, sees what is quantized from the first step on
+    assert second.discriminators.periods == (2, 3, 5, 7, 11)
+    assert second.discriminators.period_channels == (32, 128, 512, 1024, 1024)
+    assert second.discriminators.windows == (2048, 1024, 512, 256, 128)
+    assert second.discriminators.window_channels == 32
+
+
 @pytest.mark.parametrize(("stage", "rest"), [(1, "reader 203.2"), (2, "discriminators 41.6")])
 def test_the_full_size_can_be_planned_anywhere(stage, rest):
-    path = next(path for path in RECIPES if path.stem == f"tokenizer-full-stage{stage}")
-    assert f"model 1284.7, {rest} million" in describe(Recipe.load(path), "cpu")
+    assert f"model 1284.7, {rest} million" in describe(full(stage), "cpu")
 
 
 def test_the_nano_recipe_is_a_model_of_eight_megabytes_at_most():

@@ -125,9 +125,15 @@ def start_long_run(values, tmp_path, **changes) -> subprocess.Popen:
     path = write(tmp_path, without_stage2(values))
     command = [sys.executable, "-m", "mimo_audio", "train", "tokenizer", "--config", path, "--out", tmp_path / "run"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert process.stdout is not None
-    assert "2/100000" in process.stdout.readline()
+    wait_for(process, "2/100000")
     return process
+
+
+def wait_for(process: subprocess.Popen, text: str) -> None:
+    """Until a line of its output holds the text; fails if the process ends before."""
+    assert process.stdout is not None
+    if not any(text in line for line in process.stdout):
+        pytest.fail(f"ended with {process.wait(60)} before it said {text}")
 
 
 def test_interrupting_saves_and_resuming_finishes(values, tmp_path):
@@ -143,10 +149,9 @@ def test_interrupting_saves_and_resuming_finishes(values, tmp_path):
 
 def test_killing_loses_only_the_steps_since_the_last_checkpoint(values, tmp_path):
     process = start_long_run(values, tmp_path, checkpoint_every=1, log_every=1 + 1)
-    while "12/100000" not in process.stdout.readline():
-        pass
+    wait_for(process, "12/100000")
     process.kill()
-    process.communicate()
+    process.communicate(timeout=60)
     folder = tmp_path / "run" / "stage1"
     values["stage1"]["steps"] = 40
     trainer = trainer_of(load(tmp_path, values))
