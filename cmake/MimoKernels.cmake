@@ -4,6 +4,8 @@ list(TRANSFORM MIMO_OPS REPLACE "(.+)" "csrc/cuda/\\1.cu" OUTPUT_VARIABLE MIMO_C
 
 add_library(mimo_cpu STATIC csrc/common/cpu_dispatch.cpp csrc/cpu/memory.cpp csrc/cpu/fft_plan.cpp)
 target_include_directories(mimo_cpu PRIVATE csrc csrc/include)
+# A rotation is its definition's bit for bit: products are rounded before they are summed.
+set_source_files_properties(csrc/cpu/rotary.cpp PROPERTIES COMPILE_OPTIONS -ffp-contract=off)
 foreach(isa ${MIMO_ISAS})
   add_library(mimo_cpu_${isa} OBJECT ${MIMO_CPU_SOURCES})
   target_include_directories(mimo_cpu_${isa} PRIVATE csrc csrc/include)
@@ -26,7 +28,7 @@ if(MIMO_HAVE_CUDA)
   # A row's numbers must not depend on its batch: left to itself, nvcc contracts products and sums differently from one
   # instantiation of a template to the next. These say where they want a fused multiply-add (__fmaf_rn).
   set_source_files_properties(csrc/cuda/backbone_step.cu csrc/cuda/patch_decode.cu csrc/cuda/delayed_sampling.cu
-                              PROPERTIES COMPILE_OPTIONS -fmad=false)
+                              csrc/cuda/rotary.cu PROPERTIES COMPILE_OPTIONS -fmad=false)
   set_target_properties(mimo_cuda PROPERTIES CUDA_RUNTIME_LIBRARY Static)
   target_link_directories(mimo_cuda PUBLIC ${CMAKE_CUDA_IMPLICIT_LINK_DIRECTORIES})
   target_link_libraries(mimo_cuda PUBLIC cudart_static rt pthread dl)

@@ -12,6 +12,7 @@ from mimo_audio_native.ops.delayed_sampling import delayed_sampling
 from mimo_audio_native.ops.log_mel import log_mel
 from mimo_audio_native.ops.patch_attention import patch_attention
 from mimo_audio_native.ops.patch_decode import patch_decode
+from mimo_audio_native.ops.rotary import rotary
 from mimo_audio_native.ops.rvq import rvq_decode, rvq_encode, rvq_quantize
 from mimo_audio_native.ops.rvq_tables import RvqTables
 from mimo_audio_native.ops.sampling import sample
@@ -29,6 +30,7 @@ __all__ = [
     "mel_filterbank",
     "patch_attention",
     "patch_decode",
+    "rotary",
     "rvq_decode",
     "rvq_encode",
     "rvq_quantize",

@@ -41,7 +41,7 @@ class Call:
 def calls(device: str) -> Iterator[Call]:
     """All of them, with tensors on `device`; the same numbers on every device."""
     torch.manual_seed(0)
-    for call in (*_rvq(), *_spectral(), *_attention(), *_sampling(), *_decoding()):
+    for call in (*_rvq(), *_spectral(), *_turns(), *_attention(), *_sampling(), *_decoding()):
         yield Call(call.name, tuple(_move(argument, device) for argument in call.arguments), call.writes)
 
 
@@ -98,6 +98,15 @@ def _spectral() -> Iterator[Call]:
 def _rotary(positions: int, width: int) -> tuple[Tensor, Tensor]:
     angles = torch.arange(positions)[:, None] * torch.rand(width // 2)
     return angles.cos(), angles.sin()
+
+
+def _turns() -> Iterator[Call]:
+    for dtype in (torch.float32, torch.float64, *HALVES):
+        for rows, width in ((0, 16), (37, 16), (37, 6), (3, 256)):  # 16 bytes at a time and one element
+            q, k = torch.randn(2, rows, 5, width).to(dtype), torch.randn(2, rows, 2, width).to(dtype)
+            at = f"{dtype}/{width}/{_count(rows)}".removeprefix("torch.")
+            yield Call(f"rotary/{at}", (q, k, *_rotary(rows, width)))
+            yield Call(f"rotary/own/{at}", (q, k, *(t.expand(2, -1, -1) for t in _rotary(rows, width)), True))
 
 
 def _attention() -> Iterator[Call]:

@@ -116,7 +116,7 @@ bench() { # RECORD LIMIT DTYPE ARGUMENT...
   step "$1" "$2" "$python" bench/run.py --device cuda --dtype "$3" --seconds 0.1 --json "$out/$tag-$1.json" "${@:4}"
 }
 if wants targets; then
-  bench targets-bfloat16 90 bfloat16 --targets lm_patch/released patch_decode backbone_step/released lm_first tokenizer window_ patch_attention
+  bench targets-bfloat16 90 bfloat16 --targets lm_patch/released patch_decode backbone_step/released lm_first tokenizer window_ patch_attention rotary
   bench targets-float32 60 float32 --targets rvq log_mel vocoder
 fi
 
@@ -156,7 +156,7 @@ sanitize racecheck &
 wait
 
 wants float32 && bench float32 120 float32 vocoder_head window_attention log_mel rvq patch_ backbone delayed sample stft tokenizer lm_
-wants bfloat16 && bench bfloat16 100 bfloat16 lm_ patch_decode backbone_step window_attention patch_attention tokenizer delayed sample
+wants bfloat16 && bench bfloat16 100 bfloat16 lm_ patch_decode backbone_step window_attention patch_attention rotary tokenizer delayed sample
 sanitize initcheck &
 sanitize synccheck &
 wait

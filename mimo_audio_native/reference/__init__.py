@@ -1,7 +1,7 @@
 """Plain-torch definitions of the native ops: what each op means, what tests and benchmarks compare against.
 
-One module per op, with the op's name, and `rotary`, which several use. They need torch only, run on any device and
-dtype, and are differentiable wherever the native op is.
+One module per op, with the op's name. They need torch only, run on any device and dtype, and are differentiable
+wherever the native op is.
 """
 
 from mimo_audio_native.reference.backbone_step import backbone_step
@@ -9,6 +9,7 @@ from mimo_audio_native.reference.delayed_sampling import delayed_sampling
 from mimo_audio_native.reference.log_mel import log_mel
 from mimo_audio_native.reference.patch_attention import patch_attention
 from mimo_audio_native.reference.patch_decode import patch_decode
+from mimo_audio_native.reference.rotary import rotary
 from mimo_audio_native.reference.rvq import rvq_decode, rvq_encode, rvq_quantize
 from mimo_audio_native.reference.sampling import sample
 from mimo_audio_native.reference.stft import istft, stft
@@ -22,6 +23,7 @@ __all__ = [
     "log_mel",
     "patch_attention",
     "patch_decode",
+    "rotary",
     "rvq_decode",
     "rvq_encode",
     "rvq_quantize",
