@@ -1,12 +1,10 @@
-"""The parts of the block stack: linear layers of one bfloat16 row, rotary positions."""
+"""The parts of the block stack: linear layers of one bfloat16 row."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from mimo_audio.lm.transformer import Linear, rotate, widen
-from mimo_audio.tokenizer.transformer import rotary_tables
-from mimo_audio_native.reference.window_attention import apply_rotary
+from mimo_audio.lm.transformer import Linear
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -22,12 +20,3 @@ def test_linear_of_one_bfloat16_row_is_that_of_many(shape, bias):
     (gradient,) = torch.autograd.grad(y.sum(), x)
     (wanted,) = torch.autograd.grad(expected.sum(), x)
     torch.testing.assert_close(gradient.double(), wanted.double(), atol=0.01, rtol=0.01)
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_rotation_is_the_tokenizers(dtype):
-    x = torch.randn(7, 3, 10, dtype=dtype)
-    cos, sin = rotary_tables(7, 10, 640000.0, x.device)
-    rotated = rotate(x, *(table.unsqueeze(1) for table in widen(cos, sin)))
-    assert rotated.dtype == dtype
-    torch.testing.assert_close(rotated, apply_rotary(x, cos, sin), atol=1e-6, rtol=1e-6 if dtype.itemsize > 2 else 0.01)

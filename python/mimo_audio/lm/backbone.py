@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from mimo_audio.errors import LanguageModelError
 from mimo_audio.lm.cache import KeyValueCache
-from mimo_audio.lm.transformer import StackShape, Transformer, rotate, widen
-from mimo_audio_native import backbone_step
+from mimo_audio.lm.transformer import StackShape, Transformer
+from mimo_audio_native import backbone_step, rotary
 
 STEP_DTYPES, STEP_HEAD_DIM = (torch.float32, torch.bfloat16, torch.float16), 256  # what `backbone_step` takes
 
@@ -52,7 +52,7 @@ class Backbone(nn.Module):
         visible = _visible(past, new, attention_mask, embeds.device)
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            q, k, v = rotate(q, cos, sin).transpose(1, 2), rotate(k, cos, sin).transpose(1, 2), v.transpose(1, 2)
+            q, k, v = (x.transpose(1, 2) for x in (*rotary(q, k, cos, sin), v))
             if cache is not None:
                 k, v = cache.write(layer, k, v)
             causal = visible is None
@@ -84,15 +84,13 @@ class Backbone(nn.Module):
         return self.transformer.rotary(1 << max(8, (length - 1).bit_length()), device)
 
     def _rotary(self, past: int, new: int, mask: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Tables for `rotate` of q and k [B, T, heads, D]."""
+        """Tables of the new positions: [T, D / 2], or [B, T, D / 2] where rows count their own."""
         end = past + new
         cos, sin = self._tables(end, device)
         if mask is None:
-            cos, sin = cos[past:end, None], sin[past:end, None]
-        else:
-            positions = (mask.long().cumsum(1) - 1).clamp(min=0)[:, past:]
-            cos, sin = cos[positions].unsqueeze(2), sin[positions].unsqueeze(2)
-        return widen(cos, sin)
+            return cos[past:end], sin[past:end]
+        positions = (mask.long().cumsum(1) - 1).clamp(min=0)[:, past:]
+        return cos[positions], sin[positions]
 
 
 def _left_padding(mask: Tensor, past: int) -> Tensor:

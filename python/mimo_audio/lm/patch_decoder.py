@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mimo_audio.lm.patch_encoder import SpeechEmbeddings
-from mimo_audio.lm.transformer import Linear, StackShape, Transformer, rotate, widen
-from mimo_audio_native import patch_decode
+from mimo_audio.lm.transformer import Linear, StackShape, Transformer
+from mimo_audio_native import patch_decode, rotary
 
 
 class PatchDecoder(nn.Module):
@@ -90,10 +90,10 @@ class PatchDecoder(nn.Module):
 
     def step_hidden(self, inputs: Tensor) -> Tensor:
         """Inputs of all steps [N, steps, D_local] -> outputs of all steps, after the final norm."""
-        cos, sin = (table.unsqueeze(1) for table in widen(*self.transformer.rotary(inputs.shape[1], inputs.device)))
+        cos, sin = self.transformer.rotary(inputs.shape[1], inputs.device)
 
         def attend(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            q, k, v = (x.transpose(1, 2) for x in (rotate(q, cos, sin), rotate(k, cos, sin), v))
+            q, k, v = (x.transpose(1, 2) for x in (*rotary(q, k, cos, sin), v))
             return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
 
         return self.transformer(inputs, attend)

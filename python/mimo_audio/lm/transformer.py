@@ -143,14 +143,3 @@ class Transformer(nn.Module):
 def _tables(length: int, head_dim: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
     with torch.inference_mode(False), torch.no_grad():  # training may use what inference has made
         return rotary_tables(length, head_dim, theta, device)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate-half rotary embedding of x [.., D] by full-width tables as `widen` makes; in float32 or wider."""
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    return torch.addcmul(wide * cos, wide.roll(x.shape[-1] // 2, -1), sin).to(x.dtype)
-
-
-def widen(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    """Tables [.., D / 2] -> [.., D] for `rotate`: each half of a vector with its factors."""
-    return torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)

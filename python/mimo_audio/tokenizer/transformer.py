@@ -4,7 +4,7 @@ All three are the same blocks with rotary positions; they differ in width and in
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 import mimo_audio_native as mn
 from mimo_audio.tokenizer.packing import cumulative
-from mimo_audio_native.reference.rotary import apply_rotary
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -42,27 +41,30 @@ class Layout:
 
     lengths: Sequence[int]
     cu_seqlens: Tensor  # [B + 1] int32
-    cos: Tensor  # [longest, head_dim / 2]
+    cos: Tensor  # of every position [longest, head_dim / 2]; where attention is full, of every row [T, head_dim / 2]
     sin: Tensor
     left: int
     right: int
 
+    @property
+    def full(self) -> bool:
+        """Whether attention has no left limit and right 0 or none: torch's own."""
+        return self.left < 0 and self.right <= 0
+
 
 def _full_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
-    """Attention without a left limit, right 0 or unlimited, as dense batches. q, k, v [T, H, D] -> [T, H, D]."""
+    """`Layout.full` attention, sequences of one length as one batch. q, k, v [T, H, D] -> [T, H, D]."""
+    q, k = mn.rotary(q, k, layout.cos, layout.sin)
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, length: int) -> Tensor:
+        q, k, v = (t.view(-1, length, *t.shape[1:]).transpose(1, 2) for t in (q, k, v))  # [B, H, length, D]
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=layout.right == 0)
+        return y.transpose(1, 2).flatten(0, 1)
+
     lengths = list(layout.lengths)
-    pieces = [sum(lengths)] if len(set(lengths)) == 1 else lengths
-    out = []
-    for length, parts in zip(
-        lengths, zip(q.split(pieces), k.split(pieces), v.split(pieces), strict=True), strict=False
-    ):
-        q1, k1, v1 = (t.view(-1, length, *t.shape[1:]) for t in parts)
-        q1, k1 = (apply_rotary(t, layout.cos[:length], layout.sin[:length]) for t in (q1, k1))
-        y = F.scaled_dot_product_attention(
-            q1.transpose(1, 2), k1.transpose(1, 2), v1.transpose(1, 2), is_causal=layout.right == 0
-        )
-        out.append(y.transpose(1, 2).reshape(-1, *q.shape[1:]))
-    return torch.cat(out)
+    if len(set(lengths)) == 1:
+        return attend(q, k, v, lengths[0])
+    return torch.cat(list(map(attend, q.split(lengths), k.split(lengths), v.split(lengths), lengths)))
 
 
 class SelfAttention(nn.Module):
@@ -77,8 +79,8 @@ class SelfAttention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
-        q, k, v = (proj(x).unflatten(-1, (self.heads, -1)) for proj in (self.q_proj, self.k_proj, self.v_proj))
-        if layout.left < 0 and layout.right <= 0:
+        q, k, v = (proj(x).view(len(x), self.heads, -1) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        if layout.full:
             y = _full_attention(q, k, v, layout)
         else:
             y = mn.window_attention(q, k, v, layout.cu_seqlens, layout.left, layout.right, layout.cos, layout.sin)
@@ -126,5 +128,9 @@ class TransformerStack(nn.Module):
 
     def layout(self, lengths: Sequence[int], device: torch.device) -> Layout:
         """The layout of sequences of these lengths for the stack's own rotary positions and attention window."""
-        cos, sin = rotary_tables(max(lengths), self.head_dim, self.theta, device)
-        return Layout(lengths, cumulative(lengths, device), cos, sin, self.left, self.right)
+        tables = rotary_tables(max(lengths), self.head_dim, self.theta, device)
+        layout = Layout(lengths, cumulative(lengths, device), *tables, self.left, self.right)
+        if not layout.full or len(lengths) == 1:
+            return layout
+        cos, sin = (torch.cat([table[:n] for n in lengths]) for table in tables)
+        return replace(layout, cos=cos, sin=sin)
