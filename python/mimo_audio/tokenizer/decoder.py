@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from mimo_audio.tokenizer.config import TokenizerConfig
-from mimo_audio.tokenizer.packing import conv_transpose, group_norm
+from mimo_audio.tokenizer.packing import GroupNorm, conv_transpose, group_norm
 from mimo_audio.tokenizer.transformer import TransformerStack, make_norm
 from mimo_audio.tokenizer.vocoder import Vocoder
 
@@ -20,7 +20,7 @@ class UpConvolution(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
         super().__init__()
         self.conv = nn.ConvTranspose1d(inputs, outputs, kernel, stride)
-        self.norm = nn.GroupNorm(1, outputs, eps=1e-5)
+        self.norm = GroupNorm(outputs)
         self.trim = max(0, kernel - stride)
 
     def output_length(self, length: int) -> int:

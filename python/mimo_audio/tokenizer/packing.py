@@ -61,10 +61,26 @@ def conv_transpose(layer: nn.ConvTranspose1d, x: Tensor, lengths: Sequence[int])
     return y.index_add(0, rows.flatten(), products.view(rows.numel(), -1)), full
 
 
-def group_norm(layer: nn.GroupNorm, x: Tensor, lengths: Sequence[int], keep: Sequence[int]) -> Tensor:
+class GroupNorm(nn.GroupNorm):
+    """nn.GroupNorm of one group, over rows: x [B, length, channels] -> the same shape, in the weights' dtype.
+
+    As sums over whole sequences, which a GPU spreads over all of itself: torch's kernel gives one block to a sequence.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__(1, channels, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        centered = wide - wide.mean((1, 2), keepdim=True)
+        variance = centered.square().mean((1, 2), keepdim=True)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return torch.addcmul(self.bias, centered, scale).to(self.weight.dtype)
+
+
+def group_norm(layer: GroupNorm, x: Tensor, lengths: Sequence[int], keep: Sequence[int]) -> Tensor:
     """`layer` over the channels and time of every sequence alone, of which the first `keep` rows are returned."""
     if len(set(lengths)) == 1:
-        batch = layer(x.view(len(lengths), lengths[0], -1).transpose(1, 2)).transpose(1, 2)
-        return batch[:, : keep[0]].reshape(-1, x.shape[1])
-    pieces = [layer(piece.T[None])[0].T[:n] for piece, n in zip(x.split(list(lengths)), keep, strict=True)]
+        return layer(x.view(len(lengths), lengths[0], -1))[:, : keep[0]].flatten(0, 1)
+    pieces = [layer(piece[None])[0, :n] for piece, n in zip(x.split(list(lengths)), keep, strict=True)]
     return torch.cat(pieces)
