@@ -124,8 +124,23 @@ def test_a_stream_is_encoded_as_it_arrives(make_tokenizer):
     stream = tokenizer.encode_blocks(blocks(), 2)
     first = next(stream)
     assert first.shape == (2, 25)
-    assert taken <= 11  # nothing beyond the segment and a block is held
+    assert taken <= 12  # nothing beyond the segment, a tenth of it and a block is held
     assert torch.equal(torch.cat([first, *stream], 1), tokenizer.encode(wave, n_q=2))
+
+
+@pytest.mark.usefixtures("short_segments")
+@pytest.mark.parametrize(("frames", "passes"), [(99, 1), (101, 1), (109, 1), (110, 2), (205, 2), (210, 3)])
+def test_a_short_last_segment_costs_no_pass(make_tokenizer, frames, passes):
+    """It shares that of the segment before, and is encoded as alone."""
+    tokenizer = make_tokenizer()
+    lengths = []
+    tokenizer.encoder.register_forward_pre_hook(lambda _, args: lengths.append(args[1]))
+    wave = torch.randn((frames - 1) * 240) * 0.1
+    codes = tokenizer.encode(wave)
+    assert len(lengths) == passes
+    assert [n for part in lengths for n in part] == [100] * (frames // 100) + [frames % 100] * (frames % 100 > 0)
+    alone = [tokenizer.quantize(tokenizer.encode_features(part)) for part in tokenizer.log_mel(wave).split(100)]
+    assert torch.equal(codes, torch.cat(alone, 1))
 
 
 def test_gradients_reach_every_parameter(make_tokenizer):

@@ -146,12 +146,12 @@ def read(path: str | os.PathLike[str], sample_rate: int) -> Tensor:
     return torch.cat(list(read_blocks(path, sample_rate)))
 
 
-def regroup(pieces: Iterable[Tensor], size: int) -> Iterator[Tensor]:
-    """The rows of all pieces in groups of `size`, the last one shorter."""
+def regroup(pieces: Iterable[Tensor], size: int, tail: int = 0) -> Iterator[Tensor]:
+    """The rows of all pieces in groups of `size`, the last one shorter, or longer by fewer than `tail`."""
     held: list[Tensor] = []
     for piece in pieces:
         held.append(piece)
-        while sum(map(len, held)) >= size:
+        while sum(map(len, held)) >= size + tail:
             rows = torch.cat(held)
             yield rows[:size]
             held = [rows[size:]]

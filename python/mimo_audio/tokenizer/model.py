@@ -198,15 +198,16 @@ class AudioTokenizer(nn.Module):
 
     @torch.no_grad()
     def encode_blocks(self, blocks: Iterable[Tensor], n_q: int | None = None) -> Iterator[Tensor]:
-        """A wave that arrives in blocks [N_i] at the model's rate -> codes [n_q, <= 1500], segment by segment.
+        """A wave that arrives in blocks [N_i] at the model's rate -> codes [n_q, < 1650], segment by segment.
 
-        Together they are `encode` of the whole wave; memory does not grow with its length. Raises AudioError.
+        Together they are `encode` of the whole wave; memory does not grow with its length. A last segment of less than
+        a tenth is encoded in the pass of the one before: 60 s are 6001 frames. Raises AudioError.
         """
         checked = (audio.check_wave(block) for block in blocks if len(block))
         empty = True
-        for segment in audio.regroup(self.mel.stream(checked), SEGMENT_MEL_FRAMES):
+        for frames in audio.regroup(self.mel.stream(checked), SEGMENT_MEL_FRAMES, SEGMENT_MEL_FRAMES // 10):
             empty = False
-            yield self.quantize(self.encode_features(segment), n_q)
+            yield self.quantize(self.encode_features(frames), n_q)
         if empty:
             raise AudioError(f"wave: expected at least one sample at {self.config.sampling_rate} Hz, got none")
 
