@@ -260,7 +260,7 @@ def test_a_stream_starts_from_the_statistics_of_the_shipped_clips(make_tokenizer
                 y = torch.nn.functional.conv_transpose1d(x.T[None], up.conv.weight, up.conv.bias, up.conv.stride)
                 found.append(y.double())
                 if up is decoder.dconv1:
-                    x = up.norm(y)[0].T[: len(x) * 2]
+                    x = up.norm(y.mT)[0, : len(x) * 2]
                     layout = decoder.layout([len(x)], x.device)
                     for layer in decoder.layers:
                         x = layer(x, layout)
