@@ -296,7 +296,7 @@ def test_codebooks_that_are_not_finite(refuses, wav: Path, model: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("[" * 100_000, "recursion"), ("\ufeff{}", "BOM")], ids=["nested", "byte-order-mark"]
+    ("text", "message"), [("[" * 100_000, "nested too deeply"), ("\ufeff{}", "BOM")], ids=["nested", "byte-order-mark"]
 )
 def test_hostile_config(refuses, wav: Path, model: Path, tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "hostile").mkdir()

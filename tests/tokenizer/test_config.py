@@ -83,8 +83,17 @@ def test_all_problems_in_one_line():
         ({"fmin": 9000, "fmax": 8000}, "fmin 9000 must be below fmax 8000"),
         ({"encoder_skip_layer_id": 5}, "encoder_skip_layer_id 5 must not exceed encoder_layers 4"),
         ({"encoder_skip_layer_id": -1}, "null or an integer"),
-        ({"rope_type": "yarn"}, "rope_type must be 'default'"),
-        ({"fmax": "high"}, "fmax must be a number"),
+        ({"rope_type": "yarn"}, 'rope_type must be "default"'),
+        ({"fmax": "high"}, "fmax must be null or a number"),
+        ({"fmax": 10**400}, r"fmax must be null or a number from 1 to 1000000, got 10{39}\.\.\.0{40}$"),
+        ({"fmax": 10**5000}, "fmax must be null or a number from 1 to 1000000, got a huge int"),
+        ({"fmax": 1e-300}, "fmax must be null or a number from 1 to 1000000, got 1e-300"),
+        ({"fmax": 12001}, "fmax 12001.0, which must not exceed half of sampling_rate 24000"),
+        ({"fmin": float("nan")}, "fmin must be a number from 0 to 1000000, got nan"),
+        ({"rope_theta": 0}, "rope_theta must be a number from 1 to 1000000000000, got 0"),
+        ({"rope_parameters": {"rope_theta": 0}}, "rope_theta must be a number from 1"),
+        ({"sampling_rate": 1}, "sampling_rate must be an integer from 1000"),
+        ({"codebook_size": [1024, 0]}, r"codebook_size must be a list .* \(or one for all\), got \[1024, 0\]"),
         ({"num_quantizers": 0}, "num_quantizers must be an integer from 1 to 1000, got 0"),
     ],
 )
@@ -98,7 +107,7 @@ def test_missing_keys_are_listed():
         TokenizerConfig.from_dict({})
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", "\x00"])
+@pytest.mark.parametrize("text", ["{", "[1]", "\x00", "[" * 100000, '{"fmax": 1' + "0" * 5000 + "}"])
 def test_unreadable_files(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ModelError, match=r"config\.json"):

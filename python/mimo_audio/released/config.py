@@ -4,20 +4,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from mimo_audio.errors import ModelError
 from mimo_audio.files.output import atomic_output
+from mimo_audio.files.schema import checked, read_json, refuse, shown
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-LARGEST, MOST_LAYERS = 1 << 20, 1000  # far beyond any model, and small enough to fail at once
-
-
-def is_int(value: object, low: int, high: int = LARGEST) -> bool:
-    """Whether a value is an integer (no truth value) from `low` to `high`."""
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+PLAIN = {"rope_type": "default", "type": "default", "partial_rotary_factor": 1}  # rotary positions as these models have
 
 
 def dashed(entries: Sequence[int]) -> str:
@@ -35,38 +31,17 @@ class ReleasedConfig:
 
     extra: Mapping[str, Any] = field(default_factory=dict)
 
-    choices: ClassVar[Mapping[str, Sequence[str]]] = {}  # of the keys that take one of a few words
-    counts: ClassVar[tuple[str, ...]] = ("_layers",)  # endings of the keys that hold small numbers
-
     def __post_init__(self) -> None:
-        problems = [
-            f"{f.name} must be {expected}, got {getattr(self, f.name)!r}"
-            for f in fields(self)
-            if (expected := self.expected(f.name, f.type, getattr(self, f.name)))
-        ]
-        if problems:
-            raise ModelError("config: " + "; ".join(problems))
+        problems: list[str] = []
+        for f in fields(self):
+            if f.name != "extra":
+                object.__setattr__(self, f.name, checked(f.name, f.type, getattr(self, f.name), problems))
+        refuse(problems, ModelError, "config")
         self.normalize()
-        if problems := self.contradictions():
-            raise ModelError("config: " + "; ".join(problems))
-
-    def expected(self, name: str, annotation: object, value: Any) -> str | None:
-        """What the value of a key should have been, None if it is fine."""
-        if name in self.choices:
-            allowed = self.choices[name]
-            return None if value in allowed else " or ".join(map(repr, allowed))
-        if annotation is int:
-            high = MOST_LAYERS if name.endswith(self.counts) else LARGEST
-            return None if is_int(value, 1, high) else f"an integer from 1 to {high}"
-        if annotation is bool:
-            return None if isinstance(value, bool) else "true or false"
-        if annotation is float:
-            number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
-            return None if number else "a number >= 0"
-        return None
+        refuse(self.contradictions(), ModelError, "config")
 
     def normalize(self) -> None:
-        """Brings values that a file may write in several ways into one form."""
+        """Fills in what one value says about others."""
 
     def contradictions(self) -> list[str]:
         """Values that are fine alone but not together."""
@@ -75,6 +50,7 @@ class ReleasedConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Self":
         """The configuration in an already parsed config.json. Raises ModelError."""
+        values = _with_rotary_positions(values)
         known = {f.name: f for f in fields(cls) if f.name != "extra"}
         given = {name: value for name, value in values.items() if name in known and value is not None}
         missing = [name for name, f in known.items() if f.default is MISSING and name not in given]
@@ -86,9 +62,9 @@ class ReleasedConfig:
     def load(cls, path: Path) -> "Self":
         """Reads a released config.json. Raises ModelError if it cannot be read or describes no such model."""
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise ModelError(f"cannot read {path}: {error}") from error
+            values = read_json(path)
+        except ValueError as error:
+            raise ModelError(str(error)) from error
         if not isinstance(values, dict):
             raise ModelError(f"{path}: expected a JSON object, got {type(values).__name__}")
         try:
@@ -106,3 +82,36 @@ class ReleasedConfig:
         """Writes config.json, whole or not at all. Raises OutputError."""
         with atomic_output(path, force=True) as partial:
             partial.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+def _with_rotary_positions(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a config.json with `rope_theta` as a key of its own; transformers 5 writes it in `rope_parameters`.
+
+    Raises ModelError for what these models do not have: scaled or partly rotated positions, windows by layer.
+    """
+    values = {name: value for name, value in values.items() if value is not None or name != "rope_theta"}
+    problems = [
+        f"{name} must be {expected}, got {shown(got)}"
+        for name, expected, fine in (
+            ("partial_rotary_factor", "1", lambda got: got == 1),
+            (
+                "layer_types",
+                "full_attention in every layer",
+                lambda got: isinstance(got, list) and {*map(str, got)} <= {"full_attention"},
+            ),
+        )
+        if (got := values.get(name)) is not None and not fine(got)
+    ]
+    for name in ("rope_parameters", "rope_scaling"):
+        inner = values.pop(name) if values.get(name) is not None else {}
+        if not isinstance(inner, dict):
+            problems.append(f"{name} must be an object, got {shown(inner)}")
+            continue
+        for key, value in inner.items():
+            if key == "rope_theta" and value is not None and values.setdefault(key, value) != value:
+                problems.append(f"{name}.rope_theta must be rope_theta {shown(values[key])}, got {shown(value)}")
+            elif key != "rope_theta" and value is not None and PLAIN.get(key) != value:
+                known = f"must be {PLAIN[key]}, got {shown(value)}" if key in PLAIN else "is not known here"
+                problems.append(f"{name}.{key} {known}")
+    refuse(problems, ModelError, "config")
+    return values

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 import mimo_audio_native as mn
+from mimo_audio.files.schema import Size
 from mimo_audio.tokenizer.losses import normalised_hann
 
 Judgement = tuple[Tensor, list[Tensor]]  # scores of any shape, activations of the hidden layers
@@ -23,10 +24,10 @@ Judgement = tuple[Tensor, list[Tensor]]  # scores of any shape, activations of t
 class DiscriminatorShape:
     """periods in samples, with the channels of their hidden layers; windows in samples, with channels of all layers."""
 
-    periods: tuple[int, ...]
-    period_channels: tuple[int, ...]
-    windows: tuple[int, ...]
-    window_channels: int
+    periods: tuple[Size, ...]
+    period_channels: tuple[Size, ...]
+    windows: tuple[Size, ...]
+    window_channels: Size
 
 
 class PeriodDiscriminator(nn.Module):
