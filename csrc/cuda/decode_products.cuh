@@ -1,7 +1,7 @@
 // The products of a decode step with its weights. A unit is two weight rows that one thread finishes: the two that
 // rotation mixes, gate and up of the same number, neighbours. Two kernels:
 //   tensor  half-precision weights in whole 16-byte vectors: tensor cores, decode_tensor_products.cuh
-//   warp    all others: a warp per unit meets kBatch rows of x with it, in 16-byte reads where they are aligned
+//   warp    all others: a warp per unit meets kBatch rows of x with it, float32 in 16-byte reads where it can
 // Both stream the weights once per 64, or kBatch, rows of x. The RMS norm costs no pass of its own: its weight scales x
 // on the way in, and who reads x sums its squares.
 //
@@ -15,7 +15,8 @@
 namespace mimo::cuda {
 
 // --- what is computed ------------------------------------------------------------------------------------------------
-// units() of them; rows(unit, width): its two weight rows; finish(unit, b, ..): takes their products with row b of x.
+// units() of them; rows(unit, width): its two weight rows; finish(unit, b, more, ..): takes their products with row b
+// of x; more = read(unit, b): what that needs from memory, so that it can be on its way before.
 
 // q, k and v: biases, rotation; k and v go to the cache, of dtype C.
 template <class W, class C>
@@ -42,13 +43,19 @@ struct QkvUnits {
     const W* first = static_cast<const W*>(at.is_q ? w.q : at.is_v ? w.v : w.k) + int64_t(at.row) * width;
     return {first, first + int64_t(half()) * width};
   }
-  __device__ __forceinline__ void finish(int unit, int b, float first, float second) const {
+  struct More {
+    float low, high, cos, sin;  // biases, rotation
+  };
+  __device__ __forceinline__ More read(int unit, int b) const {
     const Place at = place(unit);
     const W* bias = static_cast<const W*>(at.is_q ? w.q_bias : at.is_v ? w.v_bias : w.k_bias) + at.row;
     const int64_t angle = int64_t(s.last(b) - s.first(b)) * half() + at.i;
-    const float cos = at.is_v ? 1.0f : s.cos[angle], sin = at.is_v ? 0.0f : s.sin[angle];
-    const float low = first + widen(bias[0]), high = second + widen(bias[half()]);
-    const float turned_low = low * cos - high * sin, turned_high = high * cos + low * sin;
+    return {widen(bias[0]), widen(bias[half()]), at.is_v ? 1.0f : s.cos[angle], at.is_v ? 0.0f : s.sin[angle]};
+  }
+  __device__ __forceinline__ void finish(int unit, int b, const More& more, float first, float second) const {
+    const Place at = place(unit);
+    const float low = first + more.low, high = second + more.high;
+    const float turned_low = low * more.cos - high * more.sin, turned_high = high * more.cos + low * more.sin;
     if (at.is_q) {
       float* to = s.q + (int64_t(b) * s.shape.heads + at.head) * s.shape.head_dim + at.i;
       to[0] = turned_low;
@@ -73,7 +80,9 @@ struct GateUpUnits {
   __device__ __forceinline__ UnitRows<W> rows(int unit, int width) const {
     return {gate + int64_t(unit) * width, up + int64_t(unit) * width};
   }
-  __device__ __forceinline__ void finish(int unit, int b, float first, float second) const {
+  struct More {};
+  __device__ __forceinline__ More read(int, int) const { return {}; }
+  __device__ __forceinline__ void finish(int unit, int b, const More&, float first, float second) const {
     act[int64_t(b) * ffn + unit] = first / (1.0f + std::exp(-first)) * second;
   }
 };
@@ -89,24 +98,28 @@ struct OutputUnits {
   __host__ __device__ int units() const { return (count + 1) / 2; }
   __device__ __forceinline__ UnitRows<W> rows(int unit, int width) const {
     const W* first = weight + 2 * int64_t(unit) * width;
-    return {first, 2 * unit + 1 < count ? first + width : first};
+    return {first, both(unit) ? first + width : first};
   }
-  __device__ __forceinline__ void finish(int unit, int b, float first, float second) const {
-    float* to = x + int64_t(b) * count + 2 * unit;
-    const bool both = 2 * unit + 1 < count;
-    if (kAdd) {
-      first = to[0] + first;
-      if (both) second = to[1] + second;
-    }
-    to[0] = first;
-    if (both) to[1] = second;
+  __device__ __forceinline__ bool both(int unit) const { return 2 * unit + 1 < count; }
+  __device__ __forceinline__ float* place(int unit, int b) const { return x + int64_t(b) * count + 2 * unit; }
+  struct More {
+    float first, second;  // what is added to
+  };
+  __device__ __forceinline__ More read(int unit, int b) const {
+    const float* from = place(unit, b);
+    return {kAdd ? from[0] : 0.0f, kAdd && both(unit) ? from[1] : 0.0f};
+  }
+  __device__ __forceinline__ void finish(int unit, int b, const More& more, float first, float second) const {
+    float* to = place(unit, b);
+    to[0] = more.first + first;
+    if (both(unit)) to[1] = more.second + second;
   }
 };
 
 // --- a warp per unit -------------------------------------------------------------------------------------------------
 
 // sum[i][b] = (weight row i) . (row b of the input), in every lane. Rows of x beyond the batch repeat the last.
-template <int kBatch, class W>
+template <bool kNorm, int kBatch, class W>
 __device__ __forceinline__ void warp_product(const ProductInput<W>& in, const UnitRows<W>& rows, int row,
                                              float (&sum)[2][kBatch]) {
   const float* x[kBatch];
@@ -116,35 +129,38 @@ __device__ __forceinline__ void warp_product(const ProductInput<W>& in, const Un
     x[b] = in.x + int64_t(min(row + b, in.batch - 1)) * in.width;
     squares[b] = sum[0][b] = sum[1][b] = 0.0f;
   }
-  const auto add = [&](int d, float a, float c, float norm) {
-#pragma unroll
-    for (int b = 0; b < kBatch; ++b) {
-      const float value = x[b][d];
-      squares[b] = __fmaf_rn(value, value, squares[b]);
-      const float scaled = value * norm;
-      sum[0][b] = __fmaf_rn(a, scaled, sum[0][b]);
-      sum[1][b] = __fmaf_rn(c, scaled, sum[1][b]);
-    }
+  const auto add = [&](int b, float value, float first, float second, float norm) {
+    if constexpr (kNorm) squares[b] = __fmaf_rn(value, value, squares[b]);
+    const float scaled = kNorm ? value * norm : value;
+    sum[0][b] = __fmaf_rn(first, scaled, sum[0][b]);
+    sum[1][b] = __fmaf_rn(second, scaled, sum[1][b]);
   };
-  constexpr int kColumns = kColumnsOf<W>;
-  if (in.vectors) {
-    for (int d = int(threadIdx.x) * kColumns; d < in.width; d += 32 * kColumns) {
-      const Columns<W> a = read_columns(rows.first + d), c = read_columns(rows.second + d);
-      Columns<W> norm;
-      if (in.norm) norm = read_columns(in.norm + d);
+  if (std::is_same_v<W, float> && in.vectors) {
+#pragma unroll 4
+    for (int d = int(threadIdx.x) * 4; d < in.width; d += 32 * 4) {
+      const Columns<W> first = read_columns(rows.first + d), second = read_columns(rows.second + d);
+      Columns<W> norm{};
+      if constexpr (kNorm) norm = read_columns(in.norm + d);
 #pragma unroll
-      for (int i = 0; i < kColumns; ++i) {
-        add(d + i, widen(a.value[i]), widen(c.value[i]), in.norm ? widen(norm.value[i]) : 1.0f);
+      for (int b = 0; b < kBatch; ++b) {
+        const Columns<float> values = read_columns(x[b] + d);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          add(b, values.value[i], widen(first.value[i]), widen(second.value[i]), widen(norm.value[i]));
+        }
       }
     }
   } else {
     for (int d = int(threadIdx.x); d < in.width; d += 32) {
-      add(d, widen(rows.first[d]), widen(rows.second[d]), in.norm ? widen(in.norm[d]) : 1.0f);
+      const float first = widen(rows.first[d]), second = widen(rows.second[d]);
+      const float norm = kNorm ? widen(in.norm[d]) : 1.0f;
+#pragma unroll
+      for (int b = 0; b < kBatch; ++b) add(b, x[b][d], first, second, norm);
     }
   }
 #pragma unroll
   for (int b = 0; b < kBatch; ++b) {
-    const float scale = in.norm ? 1.0f / sqrtf(fold_warp(squares[b]) / float(in.width) + in.eps) : 1.0f;
+    const float scale = kNorm ? 1.0f / sqrtf(fold_warp(squares[b]) / float(in.width) + in.eps) : 1.0f;
     sum[0][b] = fold_warp(sum[0][b]) * scale;
     sum[1][b] = fold_warp(sum[1][b]) * scale;
   }
@@ -168,11 +184,11 @@ __global__ void __launch_bounds__(32 * kDecodeWarps) warp_product_kernel(Units u
   wait_for_previous_kernel();
   let_next_kernel_start();
   float sum[2][kBatch];
-  warp_product<kBatch>(in, rows, row, sum);
+  warp_product<Units::kNorm, kBatch>(in, rows, row, sum);
   if (threadIdx.x != 0) return;
 #pragma unroll
   for (int j = 0; j < kBatch; ++j) {
-    if (row + j < in.batch) units.finish(unit, row + j, sum[0][j], sum[1][j]);
+    if (row + j < in.batch) units.finish(unit, row + j, units.read(unit, row + j), sum[0][j], sum[1][j]);
   }
 }
 

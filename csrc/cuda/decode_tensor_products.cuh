@@ -48,12 +48,11 @@ template <>
 struct TensorWeights<__half> {
   static constexpr int kTerms = 2;
   __device__ static __forceinline__ void unpack(const uint4& raw, uint32_t (&term)[2][4]) {
-    __half2 pairs[4];
-    std::memcpy(pairs, &raw, sizeof pairs);
+    Columns<__half> weights;
+    std::memcpy(&weights, &raw, sizeof weights);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const float2 pair = __half22float2(pairs[i]);
-      split_pair(pair.x, pair.y, term[0][i], term[1][i]);
+      split_pair(widen(weights.value[2 * i]), widen(weights.value[2 * i + 1]), term[0][i], term[1][i]);
     }
   }
 };
@@ -63,10 +62,10 @@ inline constexpr int kFoldedTiles = 4;       // that the warps add up at once
 inline constexpr int kMostTensorWarps = 16;  // of a block
 
 template <int kTall, int kTiles, class W, class Units>
-__global__ void __launch_bounds__(kTall == 1 ? 32 * kMostTensorWarps : 32 * kDecodeWarps)
+__global__ void __launch_bounds__(32 * (kTall == 1 ? kMostTensorWarps : kDecodeWarps))
     tensor_product_kernel(Units units, ProductInput<W> in) {
-  constexpr int kSteps = kTall == 1 ? 4 : 2;  // of 32 columns, whose weights are under way
-  constexpr int kTerms = TensorWeights<W>::kTerms, kSums = kTall * kTiles;
+  constexpr int kSteps = kTall * kTiles == 1 ? 4 : 2;  // of 32 columns, whose weights are under way
+  constexpr int kTerms = TensorWeights<W>::kTerms;
   constexpr bool kNorm = Units::kNorm;
   const int lane = int(threadIdx.x), group = lane / 4, warp = int(threadIdx.y), warps = int(blockDim.y);
   const unsigned passes = unsigned(in.batch + 8 * kTiles - 1) / (8 * kTiles);
@@ -94,6 +93,16 @@ __global__ void __launch_bounds__(kTall == 1 ? 32 * kMostTensorWarps : 32 * kDec
   for (int s = 0; s < kSteps; ++s) load(s, s);
   wait_for_previous_kernel();
   let_next_kernel_start();
+
+  // With a single tile per block, the first warp finishes it: what that takes from memory is on its way from here on.
+  constexpr bool kEarly = kTall * kTiles == 1;
+  typename Units::More more[2]{};
+  const auto read_more = [&](int unit, int b) {
+    if (unit >= units.units() || b >= in.batch) return;
+    more[0] = units.read(unit, b);
+    if (b + 1 < in.batch) more[1] = units.read(unit, b + 1);
+  };
+  if (kEarly && warp == 0) read_more(unit_0 + group, row_0 + lane % 4 * 2);
 
   float sum[kTall][kTiles][4] = {}, squares[kTiles] = {};
   for (int step = 0; column(step) - lane % 4 * 8 < width; step += kSteps) {
@@ -147,9 +156,9 @@ __global__ void __launch_bounds__(kTall == 1 ? 32 * kMostTensorWarps : 32 * kDec
     }
   }
 
-  // The warps' sums, kFoldedTiles at a time; a thread finishes a lane's.
+  // The warps' sums, kFolded tiles at a time; a thread finishes a lane's.
   MIMO_DYNAMIC_SHARED(float4, shared);
-  constexpr int kFolded = kSums < kFoldedTiles ? kSums : kFoldedTiles;
+  constexpr int kFolded = std::min(kTall * kTiles, kFoldedTiles);
   float* all_squares = reinterpret_cast<float*>(shared + warps * kFolded * 32);  // [warps, 8 kTiles]
   if constexpr (kNorm) {
 #pragma unroll
@@ -159,44 +168,45 @@ __global__ void __launch_bounds__(kTall == 1 ? 32 * kMostTensorWarps : 32 * kDec
       if (lane % 4 == 0) all_squares[(warp * kTiles + t) * 8 + group] = squares[t];
     }
   }
-#pragma unroll
-  for (int done = 0; done < kSums; done += kFolded) {
+#pragma unroll 1
+  for (int done = 0; done < kTall * kTiles; done += kFolded) {
     if (done) __syncthreads();
 #pragma unroll
-    for (int i = 0; i < kFolded; ++i) {
-      const auto& c = sum[(done + i) / kTiles][(done + i) % kTiles];
-      shared[(warp * kFolded + i) * 32 + lane] = make_float4(c[0], c[1], c[2], c[3]);
+    for (int i = 0; i < kTall * kTiles; ++i) {
+      if (i / kFolded * kFolded != done) continue;
+      const auto& c = sum[i / kTiles][i % kTiles];
+      shared[(warp * kFolded + i % kFolded) * 32 + lane] = make_float4(c[0], c[1], c[2], c[3]);
     }
     __syncthreads();
+#pragma unroll 1
     for (int at = warp; at < kFolded; at += warps) {
       const int m = (done + at) / kTiles, t = (done + at) % kTiles;
       const int unit = unit_0 + 8 * m + group, b = row_0 + 8 * t + lane % 4 * 2;
       if (unit >= units.units() || b >= in.batch) continue;
-      float4 total = shared[at * 32 + lane];
-      for (int w = 1; w < warps; ++w) {
-        const float4 more = shared[(w * kFolded + at) * 32 + lane];
-        total.x += more.x, total.y += more.y, total.z += more.z, total.w += more.w;
-      }
-      float scale[2] = {1.0f, 1.0f};
-      if constexpr (kNorm) {
-#pragma unroll
-        for (int j = 0; j < 2; ++j) {
-          const float* part = all_squares + 8 * t + lane % 4 * 2 + j;
-          float square = part[0];
-          for (int w = 1; w < warps; ++w) square += part[w * 8 * kTiles];
-          scale[j] = 1.0f / sqrtf(square / float(width) + in.eps);
+      if (!kEarly) read_more(unit, b);
+      float4 total{};
+      float2 square{};
+#pragma unroll 8
+      for (int w = 0; w < warps; ++w) {
+        const float4 part = shared[(w * kFolded + at) * 32 + lane];
+        total.x += part.x, total.y += part.y, total.z += part.z, total.w += part.w;
+        if constexpr (kNorm) {
+          const float* squares_part = all_squares + (w * kTiles + t) * 8 + lane % 4 * 2;
+          square.x += squares_part[0], square.y += squares_part[1];
         }
       }
-      units.finish(unit, b, total.x * scale[0], total.z * scale[0]);
-      if (b + 1 < in.batch) units.finish(unit, b + 1, total.y * scale[1], total.w * scale[1]);
+      const auto scale = [&](float squares) { return kNorm ? 1.0f / sqrtf(squares / float(width) + in.eps) : 1.0f; };
+      const float first = scale(square.x), second = scale(square.y);
+      units.finish(unit, b, more[0], total.x * first, total.z * first);
+      if (b + 1 < in.batch) units.finish(unit, b + 1, more[1], total.y * second, total.w * second);
     }
   }
 }
 
 // Warps of a block: enough bytes under way also where there are few blocks. A function of the weight's shape alone.
 inline int tensor_product_warps(int units, int width) {
-  const int most = units <= 1024 && width >= 2048 ? kMostTensorWarps : kDecodeWarps;
-  return std::min(most, (width + 2 * kPiece - 1) / (2 * kPiece));
+  const int pieces = (width + kPiece - 1) / kPiece;
+  return units <= 1024 ? std::min(kMostTensorWarps, pieces) : std::min(kDecodeWarps, (pieces + 1) / 2);
 }
 
 template <class W, class Units>
@@ -212,13 +222,15 @@ void launch_tensor_product(const Units& units, const ProductInput<W>& in, cudaSt
                       tensor_product_kernel<kTall, kTiles, W, Units>)
     (units, in);
   };
+  const bool single = in.batch <= 8;
   using std::integral_constant;
-  const bool many = count > 1024;  // blocks for every multiprocessor also when they are taller
-  if (in.batch == 1 || (in.batch <= 8 && !many))
-    return launch(integral_constant<int, 1>{}, integral_constant<int, 1>{});
-  if (in.batch <= 8) return launch(integral_constant<int, 2>{}, integral_constant<int, 1>{});
-  if (!many) return launch(integral_constant<int, 1>{}, integral_constant<int, 8>{});
-  return launch(integral_constant<int, 4>{}, integral_constant<int, 8>{});
+  const auto one = integral_constant<int, 1>{};
+  const auto two = integral_constant<int, 2>{};
+  const auto four = integral_constant<int, 4>{};
+  // Taller blocks read x less often; enough of them are to be left for all multiprocessors.
+  if (count >= 4096 && in.batch > 1) return single ? launch(two, one) : launch(four, four);
+  if (count >= 2048 && !single) return launch(two, four);
+  return single ? launch(one, one) : launch(one, four);
 }
 
 }  // namespace mimo::cuda

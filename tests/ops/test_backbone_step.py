@@ -242,17 +242,22 @@ def test_rows_may_share_pages(backend) -> None:
     assert torch.equal(step(backend, pool)[0], step(backend, arguments)[0])
 
 
-WIDE = Shape(dim=136, ffn=2056, heads=2, kv_heads=1, width=16, layers=1)  # products of 1, 2 and 16 warps on CUDA
+# On CUDA, products of 1, 2 and 16 warps; of 8, 16 and 32 units of weight rows.
+WIDE = Shape(dim=136, ffn=2056, heads=2, kv_heads=1, width=16, layers=1)
+WIDEST = WIDE._replace(ffn=4104)
 
 
 def part(arguments: dict, pick: slice) -> dict:
     return arguments | {"hidden": arguments["hidden"][pick], "cache": arguments["cache"][:, :, pick].contiguous()}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_rows_are_the_same_in_batches_of_every_size(backend, dtype) -> None:
-    """In every shape that CUDA's products have by the batch: 8 and 64 rows at once, and what lies on either side."""
-    arguments = make(WIDE, 66, 5, None, dtype, backend.device)
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [(torch.float32, WIDE), (torch.bfloat16, WIDE), (torch.bfloat16, WIDEST), (torch.float16, WIDEST)],
+)
+def test_rows_are_the_same_in_batches_of_every_size(backend, dtype, shape) -> None:
+    """In every shape that CUDA's products have by the batch: 8 and 32 rows at once, and what lies on either side."""
+    arguments = make(shape, 66, 5, None, dtype, backend.device)
     together, cache = step(backend, arguments)
     for size in (1, 2, 3, 8, 9, 17, 64):
         for pick in (slice(size), slice(66 - size, 66)):
