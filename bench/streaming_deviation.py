@@ -123,8 +123,8 @@ def main() -> int:
             stream = StreamEncoder(tokenizer, look_ahead=ahead, step=step, context=context)
             found.append(torch.cat([stream.push(wave), stream.finish()], 1))
         equal = torch.stack([(a == b).double().mean(1) for a, b in zip(found, codes, strict=True)]).mean(0)
-        heard = row(f"encoder {ahead}, {step}, {context}", [tokenizer.decode(one) for one in found])
-        encoders.append({"look_ahead": ahead, "step": step, "context": context, "equal": equal.tolist(), **heard})
+        scores = row(f"encoder {ahead}, {step}, {context}", [tokenizer.decode(one) for one in found])
+        encoders.append({"look_ahead": ahead, "step": step, "context": context, "equal": equal.tolist(), **scores})
     record = {
         "machine": machine("cpu"),
         "model": arguments.model,

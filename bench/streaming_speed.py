@@ -110,6 +110,8 @@ def main() -> int:
     record = {
         "machine": machine("cpu"),
         "model": arguments.model,
+        "parameters": sum(p.numel() for p in tokenizer.parameters()),
+        "seed": 0,  # of codes, and of the released size's weights
         "steps": [steps(tokenizer, n, batch, arguments.seconds) for n in STEPS for batch in arguments.streams],
         "long": {"step": STEPS[-1], "minutes": long_stream(tokenizer, arguments.minutes, STEPS[-1])},
     }

@@ -16,6 +16,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # for `bench` itself; the packages come from the environment
+
+from bench.run import machine  # noqa: E402
+
 SCORES = ("stoi", "pesq_nb", "pesq_wb", "mel_distance_db", "f0_error")
 LOSSES = ("audio_to_text", "mel", "coarse", "magnitude", "phase", "wave", "commitment", "adversarial", "discriminator")
 RECONSTRUCTION = {"mel": 1, "coarse": 1, "magnitude": 1, "phase": 0.5, "wave": 1}
@@ -145,7 +149,15 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=1000, help="of every run of stage 1 (default: 1000)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the record")
     arguments = parser.parse_args()
-    record: dict[str, Any] = {"recipe": arguments.recipe.stem, "steps": arguments.steps}
+    recipe: Recipe = json.loads(arguments.recipe.read_text())
+    record: dict[str, Any] = {
+        "machine": machine("cpu"),
+        "recipe": arguments.recipe.stem,
+        "seeds": {stage: recipe[stage]["seed"] for stage in RUNS},
+        "steps": arguments.steps,
+        "start": str(arguments.start),
+        "sets": [path.stem if path.is_dir() else path.parent.name for path in arguments.sets],
+    }
     for stage, variants in RUNS.items():
         record[stage] = {}
         if stage == "stage2":

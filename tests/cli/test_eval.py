@@ -1,7 +1,9 @@
-"""`mimo-audio eval tokenizer`: sets, judges, other codecs, what it writes, bad recordings, bad input."""
+"""`mimo-audio eval tokenizer`: sets, evaluators, other codecs, what it writes, bad recordings, bad input."""
 
 import json
+import re
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -20,8 +22,8 @@ Mimo = Callable[..., Run]
 
 
 @pytest.fixture
-def judges(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """A recogniser that hears "yes no" in shipped speech and "yes" in what the model makes of it; a speaker judge."""
+def evaluators(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A recogniser that hears "yes no" in shipped speech and "yes" in what the model makes of it; a speaker encoder."""
     module = ModuleType("some_judges")
     module.recognise = lambda wave, rate: "yes no" if np.abs(wave).max() == np.float32(0.5) else "yes"
     module.embed = lambda wave, rate: np.array([len(wave) / rate, 0.0])
@@ -71,7 +73,9 @@ def scores(out: Path) -> dict:
     return json.loads((out / "scores.json").read_text())
 
 
-def test_sets_are_scored(mimo: Mimo, model: Path, sets: tuple[Path, Path], judges: ModuleType, tmp_path: Path) -> None:
+def test_sets_are_scored(
+    mimo: Mimo, model: Path, sets: tuple[Path, Path], evaluators: ModuleType, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     done = mimo(
         *("eval", "tokenizer", *sets, "--out", out, "--model", model, "--device", "cpu"),
@@ -81,6 +85,10 @@ def test_sets_are_scored(mimo: Mimo, model: Path, sets: tuple[Path, Path], judge
     assert done.out.splitlines()[1].split()[0] == "spoken"
     assert done.out.splitlines()[2].split()[0] == "other"
     record = scores(out)
+    about = record["environment"]
+    assert about["torch"] == torch.__version__
+    assert re.fullmatch(r"[0-9a-f]{7,}(-dirty)?", about["commit"])
+    assert time.strftime("%Y") in about["date"]
     mean = record["sets"]["spoken"]["mean"]
     assert (mean["words"], mean["wer_original"], mean["wer_decoded"], mean["wer_difference"]) == (2, 0, 0.5, 0.5)
     assert mean["speaker_similarity"] == pytest.approx(1)
@@ -88,8 +96,8 @@ def test_sets_are_scored(mimo: Mimo, model: Path, sets: tuple[Path, Path], judge
     assert mean["kbit_per_s"] == pytest.approx(25 * (5 + 4 + 4) / 1000)
     assert record["sets"]["other"]["mean"]["wer_original"] is None
     first, second = record["sets"]["spoken"]["files"]
-    assert (first["text"], first["heard_original"], first["heard_decoded"]) == ("Yes, no!", "yes no", "yes")
-    assert (second["text"], second["heard_original"]) == (None, None)
+    assert (first["text"], first["transcript_original"], first["transcript_decoded"]) == ("Yes, no!", "yes no", "yes")
+    assert (second["text"], second["transcript_original"]) == (None, None)
     assert (record["failed"], record["interrupted"], record["peers"]) == ([], False, [])
     assert [book["size"] for book in record["codebooks"]] == [32, 16, 16]
     assert all(1 <= book["perplexity"] <= book["used"] for book in record["codebooks"])
@@ -98,7 +106,7 @@ def test_sets_are_scored(mimo: Mimo, model: Path, sets: tuple[Path, Path], judge
 
 
 def test_the_table_shows_the_interval_of_the_difference(
-    mimo: Mimo, model: Path, sets: tuple[Path, Path], judges: ModuleType, tmp_path: Path
+    mimo: Mimo, model: Path, sets: tuple[Path, Path], evaluators: ModuleType, tmp_path: Path
 ) -> None:
     sets[0].write_text('{"audio": "a.wav", "text": "Yes, no!"}\n{"audio": "b.wav", "text": "Yes, no!"}\n')
     command = ("eval", "tokenizer", sets[0], "--out", tmp_path / "out", "--model", model, "--device", "cpu")
@@ -115,7 +123,7 @@ def test_limit(mimo: Mimo, model: Path, sets: tuple[Path, Path], tmp_path: Path)
 
 
 def test_a_peer_has_rows_of_its_own(
-    mimo: Mimo, model: Path, sets: tuple[Path, Path], judges: ModuleType, half: None, tmp_path: Path
+    mimo: Mimo, model: Path, sets: tuple[Path, Path], evaluators: ModuleType, half: None, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     done = mimo(
@@ -165,26 +173,26 @@ def test_bad_recordings_are_left_out_of_all_rows(
 
 
 def test_a_judge_that_fails_costs_one_recording(
-    mimo: Mimo, model: Path, sets: tuple[Path, Path], judges: ModuleType, tmp_path: Path
+    mimo: Mimo, model: Path, sets: tuple[Path, Path], evaluators: ModuleType, tmp_path: Path
 ) -> None:
-    embed, calls = judges.embed, []
+    embed, calls = evaluators.embed, []
 
     def fails_third(wave, rate):
         calls.append(rate)
         return embed(wave, rate) if len(calls) != 3 else 1 / 0
 
-    judges.embed = fails_third  # the first call is the trial
+    evaluators.embed = fails_third  # the first call is the trial
     command = ("eval", "tokenizer", *sets, "--out", tmp_path / "out", "--model", model, "--device", "cpu")
     done = mimo(*command, "--speaker", "some_judges:embed")
     assert done.status == 1
     (failure,) = scores(tmp_path / "out")["failed"]
-    assert "a.wav: --speaker: the judge failed: ZeroDivisionError" in failure
+    assert "a.wav: --speaker: the evaluator failed: ZeroDivisionError" in failure
 
 
 def test_ctrl_c_keeps_what_is_done(
-    mimo: Mimo, model: Path, sets: tuple[Path, Path], judges: ModuleType, tmp_path: Path
+    mimo: Mimo, model: Path, sets: tuple[Path, Path], evaluators: ModuleType, tmp_path: Path
 ) -> None:
-    embed, calls = judges.embed, []
+    embed, calls = evaluators.embed, []
 
     def interrupts_fifth(wave, rate):
         calls.append(rate)
@@ -192,7 +200,7 @@ def test_ctrl_c_keeps_what_is_done(
             raise KeyboardInterrupt
         return embed(wave, rate)
 
-    judges.embed = interrupts_fifth  # a trial, a.wav twice, b.wav
+    evaluators.embed = interrupts_fifth  # a trial, a.wav twice, b.wav
     command = ("eval", "tokenizer", *sets, "--out", tmp_path / "out", "--model", model, "--device", "cpu")
     done = mimo(*command, "--speaker", "some_judges:embed")
     assert done.status == 130

@@ -1,4 +1,4 @@
-"""Speaker similarity and codebook usage by hand; judges by name."""
+"""Speaker similarity and codebook usage by hand; evaluators by name."""
 
 import random
 import re
@@ -15,7 +15,7 @@ from mimo_audio.data.sentences import command
 from mimo_audio.errors import MimoError
 from mimo_audio.evaluate import recognisers, speakers
 from mimo_audio.evaluate.recognisers import commands, digits
-from mimo_audio.evaluate.speech import ask, codebook_usage, cosine, load_judge
+from mimo_audio.evaluate.speech import ask, codebook_usage, cosine, load_evaluator
 
 
 def test_cosine():
@@ -34,14 +34,14 @@ def test_codebook_usage():
 
 def test_a_judge_is_found_by_name(monkeypatch):
     monkeypatch.setattr("mimo_audio.evaluate.speech.ask", lambda *_: "")
-    assert load_judge("--recogniser", "digits") is digits
-    assert load_judge("--recogniser", "mimo_audio.evaluate.recognisers:digits") is digits
+    assert load_evaluator("--recogniser", "digits") is digits
+    assert load_evaluator("--recogniser", "mimo_audio.evaluate.recognisers:digits") is digits
 
 
 @pytest.mark.parametrize("name", ["nowhere:f", "math:nothing", "math", "math:pi", ""])
 def test_a_judge_that_is_none_is_an_error(name):
     with pytest.raises(MimoError, match="--speaker: "):
-        load_judge("--speaker", name)
+        load_evaluator("--speaker", name)
 
 
 def test_the_digit_recogniser_hears_nothing_in_silence_and_noise():
@@ -51,11 +51,11 @@ def test_the_digit_recogniser_hears_nothing_in_silence_and_noise():
 
 @pytest.mark.parametrize("rate", [8000, 24000, 44100])
 def test_the_digit_recogniser_hears_digits_at_any_rate(rate):
-    """The shipped clip says 3 1 4 1 5 9 2 6, in telephone band; the last is often heard as an eight."""
+    """The shipped clip says 3 1 4 1 5 9 2 6, in telephone band; the last is often recognised as an eight."""
     with (files("mimo_audio") / "assets" / "digits.wav").open("rb") as file:
         wave, own = soundfile.read(file)
-    heard = digits(soxr.resample(wave, own, rate) if rate != own else wave, rate).split()
-    assert heard[:7] == ["three", "one", "four", "one", "five", "nine", "two"]
+    found = digits(soxr.resample(wave, own, rate) if rate != own else wave, rate).split()
+    assert found[:7] == ["three", "one", "four", "one", "five", "nine", "two"]
 
 
 def test_the_recogniser_of_commands_has_words_for_every_form():
@@ -76,13 +76,13 @@ def test_a_built_in_judge_without_its_package_says_which(name, monkeypatch):
     for package in ("pocketsphinx", "resemblyzer"):
         monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MimoError, match="pip install"):
-        load_judge("--judge", name)
+        load_evaluator("--evaluator", name)
 
 
 def test_a_judge_that_fails_is_an_error_before_the_work(monkeypatch):
     module = ModuleType("some_judges")
     module.broken = lambda wave, rate: 1 / 0
     monkeypatch.setitem(sys.modules, "some_judges", module)
-    with pytest.raises(MimoError, match="--speaker: the judge failed: ZeroDivisionError"):
-        load_judge("--speaker", "some_judges:broken")
+    with pytest.raises(MimoError, match="--speaker: the evaluator failed: ZeroDivisionError"):
+        load_evaluator("--speaker", "some_judges:broken")
     assert ask("--speaker", lambda wave, rate: rate, np.zeros(1), 5) == 5

@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from mimo_audio.evaluate.word_errors import Heard, word_error_rates
+from mimo_audio.evaluate.word_errors import Transcripts, word_error_rates
 
 
 def test_rates_count_over_all_words():
     """In originals one substitution and one deletion in seven words; case and punctuation are no errors."""
     rates = word_error_rates(
         [
-            Heard("Turn on the light, please.", "turn off the light please", "turn on the light please"),
-            Heard("one-two", "one", "nine nine nine"),
-            Heard("", "noise", "more noise"),
+            Transcripts("Turn on the light, please.", "turn off the light please", "turn on the light please"),
+            Transcripts("one-two", "one", "nine nine nine"),
+            Transcripts("", "noise", "more noise"),
         ]
     )
     assert rates["words"] == 7
@@ -22,13 +22,13 @@ def test_rates_count_over_all_words():
 
 
 def test_without_words_there_is_no_rate():
-    rates = word_error_rates([Heard("?", "a", "b")])
+    rates = word_error_rates([Transcripts("?", "a", "b")])
     assert rates["words"] == 0
     assert {value for key, value in rates.items() if key != "words"} == {None}
 
 
 def test_one_file_has_no_interval():
-    rates = word_error_rates([Heard("a b", "a", "b")])
+    rates = word_error_rates([Transcripts("a b", "a", "b")])
     assert rates["wer_original"] == 0.5
     assert rates["wer_original_95"] is None
 
@@ -39,7 +39,8 @@ def test_an_interval_covers_what_it_should():
     covered = 0
     for _ in range(100):
         files = [
-            Heard("a b", "a b", " ".join("ab"[i] if rng.random() > 0.3 else "x" for i in range(2))) for _ in range(60)
+            Transcripts("a b", "a b", " ".join("ab"[i] if rng.random() > 0.3 else "x" for i in range(2)))
+            for _ in range(60)
         ]
         low, high = word_error_rates(files)["wer_decoded_95"]
         covered += low <= 0.3 <= high
@@ -48,7 +49,7 @@ def test_an_interval_covers_what_it_should():
 
 def test_the_difference_is_paired():
     """Files are hard or easy for both alike: rates vary with the draw of files, their difference does not."""
-    hard, easy = Heard("a b c d", "x x x d", "x x x x"), Heard("a b c d", "a b c d", "a b c x")
+    hard, easy = Transcripts("a b c d", "x x x d", "x x x x"), Transcripts("a b c d", "a b c d", "a b c x")
     rates = word_error_rates([hard, easy] * 20)
     assert rates["wer_difference_95"] == pytest.approx([0.25, 0.25])
     assert rates["wer_original_95"][1] - rates["wer_original_95"][0] > 0.1

@@ -16,11 +16,12 @@ from mimo_audio.cli.codec import Codec, load, read_blocks
 from mimo_audio.cli.roundtrip import reconstruct, reconstruct_by_peer
 from mimo_audio.errors import AudioError, MimoError, one_line
 from mimo_audio.evaluate import speech
+from mimo_audio.evaluate.environment import environment
 from mimo_audio.evaluate.metrics import MEL_RATE, bitrate
 from mimo_audio.evaluate.peers import Peer, load_peer
 from mimo_audio.evaluate.plot import plot_scores, plot_usage, require_matplotlib
 from mimo_audio.evaluate.report import COLUMNS, RoundTrip, aligned, mean_record, notes
-from mimo_audio.evaluate.word_errors import Heard, require_jiwer, word_error_rates
+from mimo_audio.evaluate.word_errors import Transcripts, require_jiwer, word_error_rates
 from mimo_audio.files import audio
 from mimo_audio.files.output import OutputError, atomic_output, check_output
 from mimo_audio.files.recordings import Recording, list_recordings
@@ -39,35 +40,35 @@ SILENCE = 1e-4  # of full scale: three steps of a 16-bit file
 
 @dataclass
 class Item:
-    """A recording's round trip through one codec, and what the judges of speech made of both waves."""
+    """A recording's round trip through one codec, and what the evaluators of speech made of both waves."""
 
     text: str | None
     trip: RoundTrip
     codes: np.ndarray | None  # of ours
-    heard: Heard | None
+    transcripts: Transcripts | None
     similarity: float | None
 
     def record(self) -> dict[str, Any]:
-        heard = (self.heard.original, self.heard.decoded) if self.heard else (None, None)
+        found = (self.transcripts.original, self.transcripts.decoded) if self.transcripts else (None, None)
         record = self.trip.record() | {"text": self.text, "speaker_similarity": self.similarity}
-        return record | dict(zip(("heard_original", "heard_decoded"), heard, strict=True))
+        return record | dict(zip(("transcript_original", "transcript_decoded"), found, strict=True))
 
 
 @dataclass
 class Evaluation:
-    """The codecs and the judges; and what they gave so far, by rows: a set's name, and SET/PEER."""
+    """The codecs and the evaluators; and what they gave so far, by rows: a set's name, and SET/PEER."""
 
     codec: Codec
     peers: list[Peer]
-    recogniser: speech.Judge | None
-    speaker: speech.Judge | None
+    recogniser: speech.Evaluator | None
+    speaker: speech.Evaluator | None
     out: Path
     force: bool
     rows: dict[str, list[Item]] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
 
     def evaluate(self, name: str, recordings: list[Recording]) -> None:
-        """Adds a set. A recording that one of the codecs or judges cannot use is left out of all their rows."""
+        """Adds a set. A recording that one of the codecs or evaluators cannot use is left out of all their rows."""
         labels = [name, *(f"{name}/{peer.name}" for peer in self.peers)]
         self.rows |= {label: [] for label in labels}
         for number, recording in enumerate(tqdm(recordings, desc=name, unit="file", disable=None)):
@@ -87,7 +88,7 @@ class Evaluation:
         """The recording by every codec, ours first."""
         source = recording.path
         _check_audible(source)
-        original = self._judged(recording, source)
+        original = self._evaluated(recording, source)
         for peer, target in zip([None, *self.peers], targets, strict=True):
             codes = None
             if peer:
@@ -95,26 +96,27 @@ class Evaluation:
             else:
                 tokens = self.codec.encode(source)
                 trip, codes = reconstruct(self.codec, tokens, source, target, self.force), tokens.codes
-            decoded = self._judged(recording, target)
-            heard = Heard(recording.text or "", original[0], decoded[0]) if original[0] is not None else None
+            decoded = self._evaluated(recording, target)
+            spoken = original[0] is not None
+            transcripts = Transcripts(recording.text or "", original[0], decoded[0]) if spoken else None
             similarity = speech.cosine(original[1], decoded[1]) if self.speaker else None
-            yield Item(recording.text, trip, codes, heard, similarity)
+            yield Item(recording.text, trip, codes, transcripts, similarity)
 
-    def _judged(self, recording: Recording, path: Path) -> tuple[Any, Any]:
-        """What is heard in a file and its speaker's embedding; None without the judge, or a text to compare with."""
+    def _evaluated(self, recording: Recording, path: Path) -> tuple[Any, Any]:
+        """A file's transcript and its speaker's embedding; None without the evaluator, or a text to compare with."""
         listen = self.recogniser if recording.text else None
         if not (listen or self.speaker):
             return None, None
         wave = audio.read(path, MEL_RATE).numpy()
-        heard = listen and speech.ask("--recogniser", listen, wave, MEL_RATE)
-        return heard, self.speaker and np.asarray(speech.ask("--speaker", self.speaker, wave, MEL_RATE))
+        transcript = listen and speech.ask("--recogniser", listen, wave, MEL_RATE)
+        return transcript, self.speaker and np.asarray(speech.ask("--speaker", self.speaker, wave, MEL_RATE))
 
 
 def run(arguments: Namespace) -> int:
     """Evaluates every set, prints the table, writes records, pictures and sounds, and returns the exit status."""
     require_matplotlib()
-    recogniser = arguments.recogniser and speech.load_judge("--recogniser", arguments.recogniser)
-    speaker = arguments.speaker and speech.load_judge("--speaker", arguments.speaker)
+    recogniser = arguments.recogniser and speech.load_evaluator("--recogniser", arguments.recogniser)
+    speaker = arguments.speaker and speech.load_evaluator("--speaker", arguments.speaker)
     if recogniser:
         require_jiwer()
     for name in ("scores.json", "scores.png", "usage.png"):
@@ -158,6 +160,7 @@ def _report(evaluation: Evaluation, arguments: Namespace, interrupted: bool) -> 
     print("perplexity of the codebooks:", ", ".join("{perplexity:.0f} of {size}".format(**row) for row in usage))
 
     record = {
+        "environment": environment(str(codec.tokenizer.device)),
         "model": codec.model,
         "dtype": codec.dtype,
         "n_q": codec.n_q or len(codec.sizes),
@@ -214,7 +217,7 @@ def _mean(items: list[Item]) -> dict[str, Any]:
     similar = [item.similarity for item in items if item.similarity is not None]
     mean: dict[str, Any] = {"seconds": sum(item.trip.seconds for item in items)}
     mean |= mean_record([item.trip for item in items])
-    mean |= word_error_rates([item.heard for item in items if item.heard])
+    mean |= word_error_rates([item.transcripts for item in items if item.transcripts])
     return mean | {"speaker_similarity": fmean(similar) if similar else None}
 
 

@@ -52,7 +52,7 @@ def add_evaluation_commands(commands: Commands) -> None:
         (pip install pocketsphinx).
         --speaker adds the cosine of both voices' embeddings:
         resemblyzer: a model that comes in its package (pip install resemblyzer).
-        Any other judge is a function of (wave [N] float32, sample rate), as MODULE:FUNCTION.
+        Any other evaluator is a function of (wave [N] float32, sample rate), as MODULE:FUNCTION.
 
         --peer adds rows SET/NAME of another codec on the same recordings: encodec, dac or mimi as released in the
         format of the transformers library (pip install transformers), from FOLDER (config.json, model.safetensors), or
@@ -70,8 +70,8 @@ def add_evaluation_commands(commands: Commands) -> None:
     tokenizer.add_argument("--out", type=Path, required=True, metavar="OUT", help="folder for the results")
     tokenizer.add_argument("--force", action="store_true", help="overwrite what exists")
     tokenizer.add_argument("--limit", type=positive, metavar="N", help="the first N recordings of each set only")
-    tokenizer.add_argument("--recogniser", metavar="JUDGE", help="digits, commands, or MODULE:FUNCTION -> text")
-    tokenizer.add_argument("--speaker", metavar="JUDGE", help="resemblyzer, or MODULE:FUNCTION -> embedding [D]")
+    tokenizer.add_argument("--recogniser", metavar="EVALUATOR", help="digits, commands, or MODULE:FUNCTION -> text")
+    tokenizer.add_argument("--speaker", metavar="EVALUATOR", help="resemblyzer, or MODULE:FUNCTION -> embedding [D]")
     tokenizer.add_argument(
         "--peer", action="append", default=[], metavar="NAME[=FOLDER]", help="another codec: encodec, dac or mimi"
     )

@@ -4,7 +4,7 @@
 cut to 4 kHz and the band mirrored above (each sample followed by a zero): hiss where a wide-band /s/ would hiss. "six"
 and "seven" may also begin with the /f/ that a telephone makes of them. Settings were chosen on recordings of the
 training part of the digits, where together they took the word error rate on originals from 0.73 to 0.20. What lies
-above 4 kHz is not judged, and synthetic voices are heard worse than without the mirror.
+above 4 kHz does not count, and synthetic voices are recognised worse than without the mirror.
 
 `commands`: the five forms of mimo_audio.data.sentences.command in full band, for synthetic voices; what does not fit
 its grammar gives no words at all.
@@ -62,8 +62,8 @@ def _hear(decoder: Any, signal: Wave) -> str:
     decoder.start_utt()
     decoder.process_raw((np.pad(signal, PAUSE).clip(-1, 1) * 32000).astype(np.int16).tobytes(), full_utt=True)
     decoder.end_utt()
-    heard = decoder.hyp()
-    return heard.hypstr if heard else ""
+    hypothesis = decoder.hyp()
+    return hypothesis.hypstr if hypothesis else ""
 
 
 @lru_cache(1)

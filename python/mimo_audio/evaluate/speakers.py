@@ -1,4 +1,4 @@
-"""A speaker judge that brings its model along: Resemblyzer's GE2E embedding of a voice (Wan et al., 2018).
+"""A speaker encoder that brings its model along: Resemblyzer's GE2E embedding of a voice (Wan et al., 2018).
 
 It separates voices here: between recordings of one voice the cosine is 0.80 (real digits, 5 speakers) and 0.84
 (espeak-ng, 6 voices), between voices 0.58 and 0.56; the nearest other recording was always of the same voice, and the
@@ -27,6 +27,6 @@ def _load() -> tuple[Any, Any]:
         from resemblyzer import VoiceEncoder, preprocess_wav
     except ImportError as error:  # also where a package that it needs is missing
         raise MimoError(
-            f"the speaker judge needs resemblyzer: pip install resemblyzer 'setuptools<81' ({error})"
+            f"the speaker encoder needs resemblyzer: pip install resemblyzer 'setuptools<81' ({error})"
         ) from error
     return VoiceEncoder("cpu", verbose=False), preprocess_wav

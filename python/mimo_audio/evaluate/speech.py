@@ -1,7 +1,7 @@
-"""What judges of speech make of a wave, and how much of the codebooks its codes use.
+"""What evaluators of speech make of a wave, and how much of the codebooks its codes use.
 
-A judge is any function of a wave [N] (float32, mono) and its sample rate: a recogniser returns text, a speaker judge an
-embedding [D]. Built-in ones have short names; any other is named "MODULE:FUNCTION".
+An evaluator is any function of a wave [N] (float32, mono) and its sample rate: a recogniser returns text, a speaker
+encoder an embedding [D]. Built-in ones have short names; any other is named "MODULE:FUNCTION".
 """
 
 from collections.abc import Callable, Sequence
@@ -14,35 +14,35 @@ from numpy.typing import NDArray
 from mimo_audio.errors import MimoError
 from mimo_audio.evaluate.metrics import MEL_RATE, Wave
 
-Judge = Callable[[Wave, int], Any]
+Evaluator = Callable[[Wave, int], Any]
 
 RECOGNISERS = {name: f"mimo_audio.evaluate.recognisers:{name}" for name in ("digits", "commands")}
 SPEAKERS = {"resemblyzer": "mimo_audio.evaluate.speakers:resemblyzer"}
 
 
-def load_judge(option: str, name: str) -> Judge:
-    """The judge of this name, tried on a second of faint noise. Raises MimoError that names the option."""
+def load_evaluator(option: str, name: str) -> Evaluator:
+    """The evaluator of this name, tried on a second of faint noise. Raises MimoError that names the option."""
     module, _, function = (RECOGNISERS | SPEAKERS).get(name, name).partition(":")
     try:
-        judge = getattr(import_module(module), function)
+        evaluator = getattr(import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         known = ", ".join(RECOGNISERS if option == "--recogniser" else SPEAKERS)
         raise MimoError(f"{option}: cannot find {name!r} (expected {known} or MODULE:FUNCTION): {error}") from error
-    if not callable(judge):
+    if not callable(evaluator):
         raise MimoError(f"{option}: expected a function, got {name!r}, which is none")
     noise = np.random.default_rng(0).normal(0, 1e-3, MEL_RATE).astype(np.float32)
-    ask(option, judge, noise, MEL_RATE)
-    return judge
+    ask(option, evaluator, noise, MEL_RATE)
+    return evaluator
 
 
-def ask(option: str, judge: Judge, wave: Wave, sample_rate: int) -> Any:
-    """The judge's answer. Raises MimoError, whatever the judge raises."""
+def ask(option: str, evaluator: Evaluator, wave: Wave, sample_rate: int) -> Any:
+    """The evaluator's answer. Raises MimoError, whatever the evaluator raises."""
     try:
-        return judge(wave, sample_rate)
+        return evaluator(wave, sample_rate)
     except MimoError:
         raise
     except Exception as error:
-        raise MimoError(f"{option}: the judge failed: {type(error).__name__}: {error}") from error
+        raise MimoError(f"{option}: the evaluator failed: {type(error).__name__}: {error}") from error
 
 
 def cosine(a: NDArray[np.floating], b: NDArray[np.floating]) -> float | None:

@@ -16,10 +16,10 @@ COVERED = (2.5, 97.5)  # percentiles: 95% of the resamples lie between
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What is said in a recording, and what a recogniser hears in it and in its resynthesis."""
+class Transcripts:
+    """What is said in a recording, and what a recogniser makes of it and of its resynthesis."""
 
-    text: str
+    reference: str
     original: str
     decoded: str
 
@@ -30,14 +30,14 @@ def require_jiwer() -> None:
         raise MimoError("word error rates need jiwer: pip install jiwer")
 
 
-def word_error_rates(heard: Sequence[Heard]) -> dict[str, Any]:
+def word_error_rates(files: Sequence[Transcripts]) -> dict[str, Any]:
     """Words, word error rate (wrong words per word, all files together) of originals and decoded, and the difference.
 
     Each rate comes with its 95% interval, from files drawn again and again with replacement (seeded), originals and
     decoded in pairs, so that what is hard to hear in both does not blur the difference. Case and punctuation do not
     count. Values are None without words, intervals also with a single file.
     """
-    counts = np.array([row for one in heard if (row := _errors(one))[0]], np.float64).reshape(-1, 3)
+    counts = np.array([row for one in files if (row := _errors(one))[0]], np.float64).reshape(-1, 3)
     words, original, decoded = counts.sum(0)
     columns = {"wer_original": original, "wer_decoded": decoded, "wer_difference": decoded - original}
     rates: dict[str, Any] = {"words": int(words)}
@@ -45,14 +45,14 @@ def word_error_rates(heard: Sequence[Heard]) -> dict[str, Any]:
     return rates | {f"{name}_95": interval for name, interval in zip(columns, _intervals(counts), strict=True)}
 
 
-def _errors(heard: Heard) -> tuple[int, int, int]:
-    """Words of the text, and wrong ones (substituted, deleted or inserted) in both guesses."""
+def _errors(transcripts: Transcripts) -> tuple[int, int, int]:
+    """Words of the text, and wrong ones (substituted, deleted or inserted) in both hypotheses."""
     import jiwer
 
-    text = _normalise(heard.text)
+    text = _normalise(transcripts.reference)
     if not text:
         return 0, 0, 0
-    found = [jiwer.process_words(text, _normalise(guess)) for guess in (heard.original, heard.decoded)]
+    found = [jiwer.process_words(text, _normalise(one)) for one in (transcripts.original, transcripts.decoded)]
     first, second = (one.substitutions + one.deletions + one.insertions for one in found)
     return len(text.split()), first, second
 

@@ -53,9 +53,9 @@ def tts(build: PromptBuilder, text: str, voice: Tensor | None = None, instructio
 
     With a voice the system turn of `instruct_tts` names it, and the rest is as without.
     """
-    spoken, request = _spoken(text, instruction)
+    transcript, request = _speech_request(text, instruction)
     ids = [] if voice is None else [_styled(build, voice)]
-    ids += [build.turn("user", build.text(f"{request}: {spoken}")), build.answer(SPEECH)]
+    ids += [build.turn("user", build.text(f"{request}: {transcript}")), build.answer(SPEECH)]
     return _speech(build, ids, SPEECH_TEXT)
 
 
@@ -63,8 +63,8 @@ def instruct_tts(
     build: PromptBuilder, text: str, style: str, voice: Tensor | None = None, instruction: str | None = None
 ) -> Prompt:
     """Text to speech in a style put in words ("whispering"); the model first thinks about how to speak."""
-    spoken, request = _spoken(text, instruction)
-    said = build.text(f"{request}: {spoken}({checked_text(style, 'style')})")
+    transcript, request = _speech_request(text, instruction)
+    said = build.text(f"{request}: {transcript}({checked_text(style, 'style')})")
     ids = [_styled(build, voice), build.turn("user", said), build.answer(THOUGHT)]
     return _speech(build, ids, SPEECH_TEXT, thinking=True)
 
@@ -118,7 +118,7 @@ def text_dialogue(build: PromptBuilder, turns: Sequence[Turn], thinking: bool = 
     return _text(build, _written_turns(build, turns), TEXT_DIALOGUE, thinking)
 
 
-def _spoken(text: str, instruction: str | None) -> tuple[str, str]:
+def _speech_request(text: str, instruction: str | None) -> tuple[str, str]:
     """The text that is to be spoken and the request for it, both in words."""
     text = capitalised(checked_text(text, "text"))
     return text, _request(instruction, SPEAK[language_of(text)])

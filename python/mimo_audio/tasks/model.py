@@ -146,8 +146,8 @@ class MimoAudio:
         dialogue = read_turns(turns, self.encode, speech)
         if speech:
             codes = None if voice is None else self.encode(voice, "voice")
-            spoken = self.say(tasks.spoken_dialogue(self.prompts, dialogue, codes, system), **options)
-            return Answer(spoken.text, spoken.thought, spoken, spoken.stats)
+            reply = self.say(tasks.spoken_dialogue(self.prompts, dialogue, codes, system), **options)
+            return Answer(reply.text, reply.thought, reply, reply.stats)
         if any(turn.audio is not None for turn in dialogue):
             return self.answer(tasks.speech_to_text_dialogue(self.prompts, dialogue, thinking), **options)
         return self.answer(tasks.text_dialogue(self.prompts, dialogue, thinking), **options)
