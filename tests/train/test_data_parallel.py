@@ -55,4 +55,4 @@ def test_two_processes_equal_one(with_text, tmp_path):
 def test_parts_must_split_among_the_processes(values, tmp_path):
     trainer = trainer_of(load(tmp_path, values, parts=3))
     with pytest.raises(TrainingError, match="parts: expected a multiple of the 2 processes, got 3"):
-        Trainer(trainer.stage, trainer.data, Processes(0, 2, torch.device("cpu")))
+        Trainer(trainer.stage, trainer.data, Processes(0, 2, torch.device("cpu")), {})

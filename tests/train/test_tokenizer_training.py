@@ -274,6 +274,46 @@ def test_a_checkpoint_of_another_shape_is_an_error(values, tmp_path, capsys):
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("stage1", "learning_rate"), 0.1, r"stage1\.learning_rate: expected 0\.003, got 0\.1 \(only steps, workers"),
+        (("stage1", "weights", 1, "mel"), 3, r"stage1\.weights\[1\]\.mel: expected 1\.0, got 3\.0"),
+        (("stage1", "parts"), 2, r"stage1\.parts: expected 1, got 2"),
+        (("model", "encoder_causal"), True, r"model\.encoder_causal: expected False, got True"),
+    ],
+)
+def test_a_changed_recipe_is_refused_by_name(place, value, message, values, tmp_path):
+    values = without_stage2(values)
+    train(Recipe.load(write(tmp_path, values)), tmp_path / "run", resume=False)
+    inside = values
+    for key in place[:-1]:
+        inside = inside[key]
+    inside[place[-1]] = value
+    values["stage1"]["steps"] = 8
+    with pytest.raises(TrainingError, match=f"cannot resume from .*stage1/checkpoint.safetensors: {message}"):
+        train(Recipe.load(write(tmp_path, values)), tmp_path / "run", resume=True)
+    assert read_log(tmp_path / "run" / "stage1")[-1]["step"] == 6
+
+
+def test_what_may_change_in_a_run_is_said(values, tmp_path, capsys):
+    values = without_stage2(values)
+    train(Recipe.load(write(tmp_path, values)), tmp_path / "run", resume=False)
+    values["stage1"] |= {"steps": 8, "workers": 1, "log_every": 1, "checkpoint_every": 8}
+    capsys.readouterr()
+    train(Recipe.load(write(tmp_path, values)), tmp_path / "run", resume=True)
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == "stage1.steps 8, until now 6: the learning rate follows the new length"
+    assert [record["step"] for record in read_log(tmp_path / "run" / "stage1")] == [2, 4, 6, 7, 8]
+
+
+def test_nothing_of_stage_one_may_change_once_stage_two_has_begun(values, tmp_path):
+    train(Recipe.load(write(tmp_path, values)), tmp_path / "run", resume=False)
+    values["stage1"]["steps"] = 8
+    with pytest.raises(TrainingError, match=r"stage1\.steps: expected 6, got 8 \(nothing may change once stage 2"):
+        train(Recipe.load(write(tmp_path, values)), tmp_path / "run", resume=True)
+
+
 def test_there_must_be_something_to_resume(recipe_file, tmp_path):
     with pytest.raises(TrainingError, match="holds no run to continue"):
         train(Recipe.load(recipe_file), tmp_path / "run", resume=True)

@@ -2,8 +2,9 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,8 +15,17 @@ from mimo_audio.errors import ModelError
 from mimo_audio.files.output import atomic_output
 
 
-def save(path: Path, step: int, modules: dict[str, nn.Module], optimizers: Sequence[torch.optim.Optimizer]) -> None:
-    """Writes the modules' tensors, the optimizers' state and the step. Raises OutputError."""
+def save(
+    path: Path,
+    step: int,
+    recipe: Mapping[str, Any],
+    modules: dict[str, nn.Module],
+    optimizers: Sequence[torch.optim.Optimizer],
+) -> None:
+    """Writes the modules' tensors, the optimizers' state, the step, and what is to be known of the recipe.
+
+    Raises OutputError.
+    """
     tensors = {f"{name}.{key}": t for name, module in modules.items() for key, t in module.state_dict().items()}
     for number, optimizer in enumerate(optimizers):
         for parameter, state in optimizer.state_dict()["state"].items():
@@ -24,10 +34,19 @@ def save(path: Path, step: int, modules: dict[str, nn.Module], optimizers: Seque
         save_file(
             {key: t.detach().cpu().contiguous() for key, t in tensors.items()},
             partial,
-            {"training": json.dumps({"step": step})},
+            {"training": json.dumps({"step": step, "recipe": recipe})},
         )
         with open(partial, "rb") as file:
             os.fsync(file.fileno())  # before the rename: a power cut must not put an empty file in the last one's place
+
+
+def recipe_of(path: Path) -> dict[str, Any]:
+    """What `save` noted of the recipe. Raises ModelError."""
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(json.loads(file.metadata()["training"])["recipe"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"cannot resume from {path}: {error}") from error
 
 
 def load(path: Path, modules: dict[str, nn.Module], optimizers: Sequence[torch.optim.Optimizer]) -> int:

@@ -17,7 +17,7 @@ from mimo_audio.train.processes import Processes
 from mimo_audio.train.recipe import Recipe, Stage1, Stage2
 from mimo_audio.train.stage1 import FromScratch
 from mimo_audio.train.stage2 import Adversarial
-from mimo_audio.train.tokenizer import make_data, name_of
+from mimo_audio.train.tokenizer import make_data
 
 BYTES_PER_SECOND = 15  # of text, about what is spoken
 TIMED_BELOW = 4.0  # GB
@@ -57,7 +57,7 @@ def _describe(recipe: Recipe, training: Stage1 | Stage2, device: str, speed: flo
     sizes = ", ".join(f"{name} {count / 1e6:.1f}" for name, count in parameters.items() if count)
     audio = training.batch * training.parts * training.crop / recipe.model.frame_rate
     return (
-        f"{name_of(training)}: {training.steps} steps of {training.parts} x {training.batch} crops, {audio:.1f} s of "
+        f"{training.name}: {training.steps} steps of {training.parts} x {training.batch} crops, {audio:.1f} s of "
         f"audio each ({audio * training.steps / 3600:.1f} h in all)\n"
         f"  data        {_data(recipe, training)}\n"
         f"  parameters  {sizes} million; {sum(p.numel() for p in trained) / 1e6:.1f} million trained\n"

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from mimo_audio.errors import MimoError
 from mimo_audio.files.schema import Fraction, Layers, Range, Size, Steps, Weight, checked, read_json, shown
@@ -89,6 +89,7 @@ class Training:
 class Stage1(Training):
     """Everything from scratch: reconstruction, codebooks and, where asked for, text."""
 
+    name: ClassVar[str] = "stage1"  # in recipes, and of its folder
     unquantized: Start  # steps before the codebooks start
     bypass: Fraction  # share of crops that reach the decoder unquantized, once the codebooks have started
     audio_to_text: AudioToText | None = None
@@ -98,6 +99,7 @@ class Stage1(Training):
 class Stage2(Training):
     """Decoder and vocoder against discriminators; encoder and codebooks stay."""
 
+    name: ClassVar[str] = "stage2"
     discriminator_learning_rate: Rate
     discriminators: DiscriminatorShape
 

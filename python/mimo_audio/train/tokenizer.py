@@ -6,19 +6,21 @@ on the recipe and the state after step n - 1 alone, whatever the number of proce
 """
 
 import copy
+import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from mimo_audio.errors import AudioError
 from mimo_audio.tokenizer import AudioTokenizer
-from mimo_audio.train import checkpoint, codebooks
+from mimo_audio.train import checkpoint, codebooks, resumption
 from mimo_audio.train.audio_data import AudioData, Batch, read_ahead
 from mimo_audio.train.journal import Journal
 from mimo_audio.train.processes import Processes, connected
@@ -34,8 +36,11 @@ CHECKPOINT, MODEL = "checkpoint.safetensors", "model"
 class Trainer:
     """A stage, its data, the running average of its model."""
 
-    def __init__(self, stage: FromScratch | Adversarial, data: AudioData, processes: Processes) -> None:
+    def __init__(
+        self, stage: FromScratch | Adversarial, data: AudioData, processes: Processes, noted: Mapping[str, Any]
+    ) -> None:
         self.stage, self.data, self.processes = stage, data, processes
+        self.noted = noted  # of the recipe, in checkpoints
         self.training = stage.training
         self.parts = range(processes.rank, self.training.parts, processes.count)
         if self.training.parts % processes.count:
@@ -92,7 +97,7 @@ class Trainer:
     def save(self, folder: Path, done: int) -> None:
         """Writes model/ and then the checkpoint, whose presence tells that both are there. Raises OutputError."""
         self.average.save_pretrained(folder / MODEL)
-        checkpoint.save(folder / CHECKPOINT, done, self._modules(), self.stage.optimizers)
+        checkpoint.save(folder / CHECKPOINT, done, self.noted, self._modules(), self.stage.optimizers)
 
     def load(self, folder: Path) -> int:
         """Continues from what `save` wrote; returns the next step. Raises ModelError."""
@@ -149,20 +154,30 @@ def train(recipe: Recipe, folder: Path, resume: bool, start: str | None = None, 
         stages = [recipe.stage2]
     elif resume and recipe.stage2 and (folder / "stage2" / CHECKPOINT).exists():
         stages = [recipe.stage2]  # stage 1 is done, or there was none
-    taken = [folder / name_of(stage) for stage in stages if (folder / name_of(stage) / CHECKPOINT).exists()]
+    taken = [folder / stage.name for stage in stages if (folder / stage.name / CHECKPOINT).exists()]
     if taken and not resume:
         raise TrainingError(f"{taken[0]} holds a run: continue it with --resume, or choose another folder")
     if resume and not taken:
         raise TrainingError(f"--resume: {folder} holds no run to continue")
+    _check_resumption(recipe, folder)
     with connected(device) as processes:
         processes.wait()
         for training in stages:
-            place = folder / name_of(training)
+            place = folder / training.name
             is_begun = (place / CHECKPOINT).exists()
             beginning = None if is_begun else start or folder / "stage1" / MODEL
             trainer = make_trainer(recipe, training, processes, beginning)
             if not run(trainer, place, trainer.load(place) if is_begun else 0):
                 return
+
+
+def _check_resumption(recipe: Recipe, folder: Path) -> None:
+    """Says what the recipe changes of a run in the folder. Raises TrainingError for what it may not change."""
+    for training, is_done in ((recipe.stage1, (folder / "stage2" / CHECKPOINT).exists()), (recipe.stage2, False)):
+        if training and (path := folder / training.name / CHECKPOINT).exists():
+            changes = resumption.check(path, checkpoint.recipe_of(path), resumption.noted(recipe, training), is_done)
+            if changes and not int(os.environ.get("RANK", 0)):
+                print(changes)
 
 
 def make_trainer(recipe: Recipe, training: Stage1 | Stage2, processes: Processes, start: str | Path | None) -> Trainer:
@@ -174,7 +189,7 @@ def make_trainer(recipe: Recipe, training: Stage1 | Stage2, processes: Processes
     else:
         model = AudioTokenizer(recipe.model) if start is None else read_start(recipe, start)
         stage = Adversarial(model, training, processes)
-    return Trainer(stage, data, processes)
+    return Trainer(stage, data, processes, resumption.noted(recipe, training))
 
 
 def make_data(recipe: Recipe, training: Training) -> AudioData:
@@ -204,11 +219,6 @@ def read_start(recipe: Recipe, start: str | Path) -> AudioTokenizer:
     if not all(book.inited for book in codebooks.layers(model.quantizer)):
         raise TrainingError(f"stage 2 from {start}: expected trained codebooks, got some that never started")
     return model
-
-
-def name_of(training: Stage1 | Stage2) -> str:
-    """The folder of a stage."""
-    return "stage1" if isinstance(training, Stage1) else "stage2"
 
 
 @contextmanager
