@@ -12,13 +12,16 @@ using MaybeTensor = std::optional<Tensor>;
 // What the parameters point to: copies of arguments whose layout the kernels do not read.
 using Hold = std::vector<Tensor>;
 
+// Where arrays begin, in bytes: what one instruction of the CUDA kernels reads.
+inline constexpr int64_t kAlignment = 16;
+
 struct RotaryTables {
   const float *cos = nullptr, *sin = nullptr;  // [positions, width / 2], or nullptr: no rotation
   int64_t positions = 0;
 };
 
 // Checks tables with a row per `what` ("position"), `needed` at least, for heads of `width`, against the op's first
-// tensor.
+// tensor; the arrays begin at multiples of kAlignment.
 inline RotaryTables rotary_tables(const char* op, const MaybeTensor& cos, const MaybeTensor& sin,
                                   const char* first_name, const Tensor& first, int64_t width, const char* what,
                                   int64_t needed, Hold& hold) {
@@ -35,6 +38,9 @@ inline RotaryTables rotary_tables(const char* op, const MaybeTensor& cos, const 
     MIMO_CHECK(t.size(0) >= needed, op, ": ", name, " must have a row per ", what, ", at least ", needed, ", got ",
                describe(t));
     hold.push_back(torch::stable::contiguous(t));
+    if (reinterpret_cast<intptr_t>(hold.back().const_data_ptr()) % kAlignment) {
+      hold.push_back(torch::stable::clone(hold.back()));
+    }
     return hold.back().const_data_ptr<float>();
   };
   tables.cos = data("cos", *cos);

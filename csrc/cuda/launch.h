@@ -123,6 +123,13 @@ __device__ __forceinline__ float reciprocal_root(float x) {
   asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(root) : "f"(x));
   return root;
 }
+
+// 2^x with a relative error of about 2^-22; results below the normal range are 0.
+__device__ __forceinline__ float power_of_two(float x) {
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+  return power;
+}
 }  // namespace mimo::cuda
 #define MIMO_LAUNCH_ERROR() ::mimo::cuda::launch_error()
 
@@ -147,6 +154,7 @@ __device__ __forceinline__ float reciprocal_root(float x) {
 
 namespace mimo::cuda {
 inline float reciprocal_root(float x) { return 1.0f / std::sqrt(x); }
+inline float power_of_two(float x) { return std::exp2(x); }
 inline void wait_for_previous_kernel() { emulator::wait_for_previous_kernel(); }
 inline void let_next_kernel_start() { emulator::let_next_kernel_start(); }
 inline void prefetch(const void*) {}

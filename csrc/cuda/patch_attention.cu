@@ -16,6 +16,7 @@
 
 #include "cuda/half.h"
 #include "cuda/launch.h"
+#include "cuda/patch_attention_tensor.cuh"
 #include "mimo/patch_attention.h"
 
 namespace mimo::cuda {
@@ -287,6 +288,11 @@ LaunchError launch(const PatchAttentionBackwardParams& b, cudaStream_t stream) {
 // Rows of dim elements are whole halves of kWide: multiples of 16 take 16, all others 8 or 4.
 template <class S>
 LaunchError for_frames(const PatchAttentionParams& p, cudaStream_t stream) {
+  if constexpr (sizeof(S) == 2) {
+    if (p.frames == kTensorFrames && p.dim == 16) return launch_tensor<Tiles<S, 16>>(p, stream);
+    if (p.frames == kTensorFrames && p.dim == 32) return launch_tensor<Tiles<S, 32>>(p, stream);
+    if (p.frames == kTensorFrames && p.dim == 64) return launch_tensor<Tiles<S, 64>>(p, stream);
+  }
   if (p.frames <= 4 && p.dim % 16 == 0) return launch<Split<S, float, 4, 16>>(p, stream);
   if (p.frames <= 8) return launch<Split<S, float, 8, 8>>(p, stream);
   return launch<Split<S, float, kMaxPatchFrames, 4>>(p, stream);

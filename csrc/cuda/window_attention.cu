@@ -13,7 +13,7 @@
 // trap.
 //
 // This file launches. window_attention_rows.cuh has what the kernels share, window_attention_forward.cuh and
-// window_attention_backward.cuh the kernels, window_attention_tensor.cuh the forward pass of bfloat16.
+// window_attention_backward.cuh the kernels, window_attention_tensor.cuh the forward pass of half precision.
 #include <type_traits>
 
 #include "cuda/window_attention_backward.cuh"
@@ -22,6 +22,8 @@
 
 namespace mimo::cuda {
 namespace {
+
+constexpr unsigned kManyBlocks = 2048;  // of 64 rows: several times what a GPU runs at once
 
 template <class Split>
 dim3 grid_of(const WindowAttentionParams& p) {
@@ -35,11 +37,22 @@ LaunchError launch(const WindowAttentionParams& p, cudaStream_t stream) {
   return MIMO_LAUNCH_ERROR();
 }
 
-template <int kWidth>
+// A block's heads: all of them where there are blocks enough, since it works out what its rows see once.
+template <class T>
 LaunchError launch_tensor(const WindowAttentionParams& p, cudaStream_t stream) {
-  using T = TensorSplit<kWidth>;
-  MIMO_LAUNCH(grid_of<T>(p), kThreads, T::kSharedBytes, stream, forward_tensor_kernel<kWidth>)(p);
+  dim3 grid = grid_of<T>(p);
+  const int heads = grid.x < kManyBlocks ? T::kHeads : p.heads;
+  grid.y = unsigned((p.heads + heads - 1) / heads);
+  MIMO_LAUNCH(grid, kThreads, T::kSharedBytes, stream, forward_tensor_kernel<T>)(p, heads);
   return MIMO_LAUNCH_ERROR();
+}
+
+// Windows of which 16 rows see no more than kColumns, and all others.
+template <class S, int kWidth, int kColumns>
+LaunchError for_window(const WindowAttentionParams& p, cudaStream_t stream) {
+  if (int64_t(p.left) + p.right + 16 <= kColumns)
+    return launch_tensor<TensorSplit<S, kWidth, kColumns, true>>(p, stream);
+  return launch_tensor<TensorSplit<S, kWidth, 64, false>>(p, stream);
 }
 
 template <class Split>
@@ -51,17 +64,18 @@ LaunchError launch(const WindowAttentionBackwardParams& b, cudaStream_t stream) 
   return MIMO_LAUNCH_ERROR();
 }
 
-LaunchError launch_tensor(const WindowAttentionParams& p, cudaStream_t stream) {
-  if (p.dim <= 16) return launch_tensor<16>(p, stream);
-  if (p.dim <= 32) return launch_tensor<32>(p, stream);
-  if (p.dim <= 64) return launch_tensor<64>(p, stream);
-  return launch_tensor<128>(p, stream);
+template <class S>
+LaunchError launch_half(const WindowAttentionParams& p, cudaStream_t stream) {
+  if (p.dim <= 16) return for_window<S, 16, 72>(p, stream);
+  if (p.dim <= 32) return for_window<S, 32, 80>(p, stream);
+  if (p.dim <= 64) return for_window<S, 64, 80>(p, stream);
+  return launch_tensor<TensorSplit<S, 128, 64, false>>(p, stream);
 }
 
 template <class S, class Params>
 LaunchError for_dim(const Params& params, int dim, cudaStream_t stream) {
-  if constexpr (std::is_same_v<S, __nv_bfloat16> && std::is_same_v<Params, WindowAttentionParams>) {
-    return launch_tensor(params, stream);
+  if constexpr (sizeof(S) == 2 && std::is_same_v<Params, WindowAttentionParams>) {
+    return launch_half<S>(params, stream);
   } else {
     if (dim <= 16) return launch<Split<S, float, 16, 1>>(params, stream);
     if (dim <= 32) return launch<Split<S, float, 32, 1>>(params, stream);

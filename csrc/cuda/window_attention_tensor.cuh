@@ -1,166 +1,252 @@
-// The forward pass of sliding-window attention on CUDA's tensor cores, in bfloat16.
+// The forward pass of sliding-window attention on CUDA's tensor cores, in half precision.
 //
-// A warp owns 16 rows, a block four warps. Scores [16, 32] of a step are four m16n8 products; their fragments, as
-// weights rounded to bfloat16, are the left operand of the second product. Keys lie row by row in shared memory, values
-// transposed, so that both right operands are pairs of neighbours; 8 more elements per row keep the banks apart.
+// A block owns 64 rows of several heads, a warp 16 of them. Scores are products of 16 rows by 8 columns; their
+// fragments, as weights rounded to the elements' type, are the left operand of the second product. Where 16 rows see no
+// more than kColumns columns between them (kWhole), a row's scores all lie in registers, so there is one maximum and
+// nothing to rescale, and what a row does not see enters as the first summand of its scores, minus infinity, which is
+// the same for all heads. Wider windows walk over tiles of kColumns columns with a running maximum.
 #pragma once
-#include <cstring>
-
-#include "cuda/mma.h"
-#include "cuda/window_attention_rows.cuh"
+#include "cuda/window_attention_tiles.cuh"
 
 namespace mimo::cuda {
 namespace {
 
-template <int kWidth>
-struct TensorSplit {
-  static constexpr int kRows = 64, kTile = 64, kStep = 32;
-  static constexpr int kKeyStride = kWidth + 8, kValueStride = kTile + 8;
-  static constexpr int kSharedBytes = (kTile * kKeyStride + kWidth * kValueStride) * 2;
+template <class S, int kWidth, int kColumns_, bool kWhole_>
+struct TensorSplit : Tiles<S, kWidth> {
+  static constexpr bool kWhole = kWhole_;
+  static constexpr int kRows = 64, kColumns = kColumns_;
+  static constexpr int kSteps = (kColumns + 15) / 16;                   // of 16 columns
+  static constexpr int kTile = kWhole ? kRows - 16 + 16 * kSteps : 64;  // rows of keys and values in shared memory
+  static constexpr int kSharedBytes = (kRows + 2 * kTile) * TensorSplit::kRow * 2;
+  static constexpr int kBlocks = kWhole && kWidth == 16 ? 4 : kWidth > 64 ? 2 : 3;  // per multiprocessor
 };
 
-// Rows first .. first + kTile - 1 (zero from `end` on) as [kTile, kWidth], or transposed.
-template <int kWidth, bool kTurn, bool kTranspose>
-__device__ void stage_bf16(const WindowAttentionParams& p, const PackedHeads& x, const Place& place, int first, int end,
-                           __nv_bfloat16* tile) {
-  using T = TensorSplit<kWidth>;
-  constexpr int kPairs = kWidth / 2;
-  const HeadRows<__nv_bfloat16, float> rows(x, place.begin);
-  const int half = p.dim / 2;
-  for (int i = threadIdx.x; i < T::kTile * kPairs; i += kThreads) {
-    const int r = i / kPairs, d = i % kPairs, position = first + r;
-    float a = 0, b = 0;
-    if (d < half && position < end) {
-      a = rows(position, d);
-      b = rows(position, d + half);
-      if (kTurn) rotate<float>(p, position, d, 1, a, b);
-    }
-    const int column_a = d < half ? d : 2 * d, column_b = d < half ? d + half : 2 * d + 1;
-    narrow(a, tile + (kTranspose ? column_a * T::kValueStride + r : r * T::kKeyStride + column_a));
-    narrow(b, tile + (kTranspose ? column_b * T::kValueStride + r : r * T::kKeyStride + column_b));
-  }
-}
-
-__device__ __forceinline__ uint32_t pair_at(const __nv_bfloat16* p) { return *reinterpret_cast<const uint32_t*>(p); }
-__device__ __forceinline__ uint32_t pair_of(float a, float b) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(a, b);
-  uint32_t bits;
-  std::memcpy(&bits, &pair, sizeof bits);
-  return bits;
-}
-
+// What a lane knows of its two rows, `group` and `group + 8` of the warp's.
 template <int kWidth>
-__global__ void __launch_bounds__(kThreads) forward_tensor_kernel(WindowAttentionParams p) {
-  using T = TensorSplit<kWidth>;
-  MIMO_DYNAMIC_SHARED(__nv_bfloat16, keys);
-  __nv_bfloat16* values = keys + T::kTile * T::kKeyStride;
-  const Place place = find_place<T::kRows>(p);
-  if (place.first >= place.length) return;
-  const int lane = int(threadIdx.x) % 32, group = lane / 4, pair = lane % 4 * 2;
-  const int warp_row = int(threadIdx.x) / 32 * 16, warp_first = place.first + warp_row;
+struct RowState {
+  float maximum[2], sum[2], out[kWidth / 8][4];  // maximum of the unscaled scores; the lane's part of the sum
 
-  stage_bf16<kWidth, true, false>(p, p.q, place, place.first, place.length, keys);
-  __syncthreads();
-  uint32_t q[kWidth / 16][4];
+  __device__ void clear() {
 #pragma unroll
-  for (int s = 0; s < kWidth / 16; ++s) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      q[s][i] = pair_at(keys + (warp_row + group + i % 2 * 8) * T::kKeyStride + 16 * s + pair + i / 2 * 8);
-    }
-  }
-
-  // Of the lane's two rows, warp_first + group and 8 further: what they see, running maximum, the lane's part of the
-  // sum.
-  int seen_low[2], seen_high[2];
-  float maximum[2], sum[2] = {};
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    const int position = warp_first + group + 8 * h;
-    seen_low[h] = position - p.left;
-    seen_high[h] = position < place.length ? min(position + p.right + 1, place.length) : 0;
-    maximum[h] = -INFINITY;
-  }
-  float out[kWidth / 8][4] = {};
-  const float scale = float(p.scale);
-  const int low = max(place.first - p.left, 0), high = min(place.first + T::kRows + p.right, place.length);
-  for (int first = low; first < high; first += T::kTile) {
-    __syncthreads();
-    stage_bf16<kWidth, true, false>(p, p.k, place, first, high, keys);
-    stage_bf16<kWidth, false, true>(p, p.v, place, first, high, values);
-    __syncthreads();
-    for (int j = 0; j < T::kTile; j += T::kStep) {
-      if (first + j > warp_first + 15 + p.right || first + j + T::kStep <= warp_first - p.left) continue;
-      float score[4][4] = {};
-#pragma unroll
-      for (int n = 0; n < 4; ++n) {
-        const __nv_bfloat16* key = keys + (j + 8 * n + group) * T::kKeyStride + pair;
-#pragma unroll
-        for (int s = 0; s < kWidth / 16; ++s) {
-          mma_bf16(score[n], q[s], pair_at(key + 16 * s), pair_at(key + 16 * s + 8));
-        }
-      }
-      float now[2] = {maximum[0], maximum[1]}, base[2];
-#pragma unroll
-      for (int n = 0; n < 4; ++n) {
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          const int column = first + j + 8 * n + pair + e % 2;
-          const bool seen = column >= seen_low[e / 2] && column < seen_high[e / 2];
-          score[n][e] = seen ? score[n][e] * scale : -INFINITY;
-          now[e / 2] = max(now[e / 2], score[n][e]);
-        }
-      }
-#pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        now[h] = max(now[h], __shfl_xor_sync(~0u, now[h], 1));
-        now[h] = max(now[h], __shfl_xor_sync(~0u, now[h], 2));
-        base[h] = now[h] == -INFINITY ? 0.0f : now[h];  // a row that has seen nothing yet
-        const float fade = std::exp(maximum[h] - base[h]);
-        sum[h] *= fade;
-        maximum[h] = now[h];
-#pragma unroll
-        for (int n = 0; n < kWidth / 8; ++n) {
-          out[n][2 * h] *= fade;
-          out[n][2 * h + 1] *= fade;
-        }
-      }
-#pragma unroll
-      for (int n = 0; n < 4; ++n) {
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          score[n][e] = std::exp(score[n][e] - base[e / 2]);
-          sum[e / 2] += score[n][e];
-        }
-      }
-#pragma unroll
-      for (int s = 0; s < 2; ++s) {
-        const float (&left)[4] = score[2 * s], (&right)[4] = score[2 * s + 1];
-        const uint32_t weights[4] = {pair_of(left[0], left[1]), pair_of(left[2], left[3]), pair_of(right[0], right[1]),
-                                     pair_of(right[2], right[3])};
-        const __nv_bfloat16* value = values + group * T::kValueStride + j + 16 * s + pair;
-#pragma unroll
-        for (int n = 0; n < kWidth / 8; ++n) {
-          mma_bf16(out[n], weights, pair_at(value + 8 * n * T::kValueStride),
-                   pair_at(value + 8 * n * T::kValueStride + 8));
-        }
-      }
-    }
-  }
-
-#pragma unroll
-  for (int h = 0; h < 2; ++h) {
-    sum[h] += __shfl_xor_sync(~0u, sum[h], 1);
-    sum[h] += __shfl_xor_sync(~0u, sum[h], 2);
-    const int position = warp_first + group + 8 * h;
-    if (position >= place.length) continue;
-    auto* row = static_cast<__nv_bfloat16*>(p.out) + (int64_t(place.begin + position) * p.heads + blockIdx.y) * p.dim;
+    for (int h = 0; h < 2; ++h) maximum[h] = -INFINITY, sum[h] = 0;
 #pragma unroll
     for (int n = 0; n < kWidth / 8; ++n) {
-      const uint32_t two = pair_of(out[n][2 * h] / sum[h], out[n][2 * h + 1] / sum[h]);
-      if (8 * n < p.dim) *reinterpret_cast<uint32_t*>(row + 8 * n + pair) = two;
+#pragma unroll
+      for (int e = 0; e < 4; ++e) out[n][e] = 0;
     }
-    if (pair == 0) row_values<float>(p.lse, p, place)[position] = maximum[h] + std::log(sum[h]);
+  }
+};
+
+// Columns low .. high - 1, counted from a step's first, are seen by one of the lane's rows.
+struct Seen {
+  int low[2], high[2];
+
+  __device__ Seen(const WindowAttentionParams& p, const Place& place, int row, int first) {
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+      low[h] = max(row + 8 * h - p.left, 0) - first;
+      high[h] = min(row + 8 * h + p.right + 1, place.length) - first;
+    }
+  }
+  __device__ float operator()(int column, int h) const {
+    return column >= low[h] && column < high[h] ? 0.0f : -INFINITY;
+  }
+};
+
+template <class T>
+using Scores = float[T::kColumns / 8][4];
+
+// score += q k for kColumns columns, from a warp's rows of the tile of queries. The soft-max looks for the greatest
+// score: a negative scale turns the queries' sign, and a scale of zero makes all scores zero.
+template <class T>
+__device__ __forceinline__ void add_scores(typename T::S* queries, typename T::S* keys, int column, float scale,
+                                           int lane, Scores<T>& score) {
+  uint32_t q[T::kWidth / 16][4];
+#pragma unroll
+  for (int s = 0; s < T::kWidth / 16; ++s) {
+    left_operand<T>(queries, column + 16 * s, lane, q[s]);
+    if (scale <= 0) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) q[s][i] = scale < 0 ? q[s][i] ^ 0x80008000u : 0;
+    }
+  }
+#pragma unroll
+  for (int t = 0; t < T::kSteps; ++t) {
+#pragma unroll
+    for (int s = 0; s < T::kWidth / 16; ++s) {
+      uint32_t k[4];
+      right_operand<T>(keys + t * 16 * T::kRow, column + 16 * s, lane, k);
+      mma<typename T::S>(score[2 * t], q[s], k[0], k[1]);
+      if (2 * t + 1 < T::kColumns / 8) mma<typename T::S>(score[2 * t + 1], q[s], k[2], k[3]);
+    }
+  }
+}
+
+// Takes the scores into the soft-max; `factor` is the size of their scale times log2(e).
+template <class T>
+__device__ __forceinline__ void take(Scores<T>& score, float factor, typename T::S* values, int column, int lane,
+                                     RowState<T::kWidth>& state) {
+  float base[2];
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    float now = state.maximum[h];
+#pragma unroll
+    for (int n = 0; n < T::kColumns / 8; ++n) now = max(now, max(score[n][2 * h], score[n][2 * h + 1]));
+    now = max(now, __shfl_xor_sync(~0u, now, 1));
+    now = max(now, __shfl_xor_sync(~0u, now, 2));
+    base[h] = now * factor;
+    if constexpr (!T::kWhole) {
+      if (now == -INFINITY) base[h] = 0;  // a row that has seen nothing yet
+      const float fade = power_of_two(state.maximum[h] * factor - base[h]);
+      state.sum[h] *= fade;
+#pragma unroll
+      for (int n = 0; n < T::kWidth / 8; ++n) {
+        state.out[n][2 * h] *= fade;
+        state.out[n][2 * h + 1] *= fade;
+      }
+    }
+    state.maximum[h] = now;
+  }
+#pragma unroll
+  for (int t = 0; t < T::kSteps; ++t) {
+    uint32_t weights[4] = {};
+#pragma unroll
+    for (int n = 2 * t; n < min(2 * t + 2, T::kColumns / 8); ++n) {
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const float a = power_of_two(__fmaf_rn(score[n][2 * h], factor, -base[h]));
+        const float b = power_of_two(__fmaf_rn(score[n][2 * h + 1], factor, -base[h]));
+        state.sum[h] += a + b;
+        weights[n % 2 * 2 + h] = pair_of<typename T::S>(a, b);
+      }
+    }
+#pragma unroll
+    for (int n = 0; n < T::kWidth / 8; n += 2) {
+      uint32_t v[4];
+      right_operand_transposed<T>(values + t * 16 * T::kRow, column + 8 * n, lane, v);
+      mma<typename T::S>(state.out[n], weights, v[0], v[1]);
+      mma<typename T::S>(state.out[n + 1], weights, v[2], v[3]);
+    }
+  }
+}
+
+// Results of a head: the output to the warp's rows of a tile, the logarithm of the sum to memory.
+template <class T>
+__device__ __forceinline__ void finish(const WindowAttentionParams& p, const Place& place, int head, int position,
+                                       float size, typename T::S* tile, int column, int lane,
+                                       RowState<T::kWidth>& state) {
+  const int group = lane / 4, pair = lane % 4 * 2;
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    state.sum[h] += __shfl_xor_sync(~0u, state.sum[h], 1);
+    state.sum[h] += __shfl_xor_sync(~0u, state.sum[h], 2);
+    const float inverse = __fdividef(1.0f, state.sum[h]);
+#pragma unroll
+    for (int n = 0; n < T::kWidth / 8; ++n) {
+      *reinterpret_cast<uint32_t*>(T::at(tile, group + 8 * h, column + 8 * n + pair)) =
+          pair_of<typename T::S>(state.out[n][2 * h] * inverse, state.out[n][2 * h + 1] * inverse);
+    }
+  }
+  if (pair < 4) {  // the first lane of a group of four writes for one row, the second for the other
+    const int row = position + group + 4 * pair;
+    const float maximum = pair ? state.maximum[1] : state.maximum[0], sum = pair ? state.sum[1] : state.sum[0];
+    if (row < place.length) {
+      static_cast<float*>(p.lse)[int64_t(head) * p.rows + place.begin + row] = maximum * size + __logf(sum);
+    }
+  }
+}
+
+// `heads` of a block, a multiple of kHeads.
+template <class T>
+__global__ void __launch_bounds__(kThreads, T::kBlocks) forward_tensor_kernel(WindowAttentionParams p, int heads) {
+  using S = typename T::S;
+  MIMO_DYNAMIC_SHARED(S, queries);
+  S *keys = queries + T::kRows * T::kRow, *values = keys + T::kTile * T::kRow;
+  const Place place = find_place<T::kRows>(p);
+  if (place.first >= place.length) return;
+  const int thread = int(threadIdx.x), lane = thread % 32, warp_row = thread / 32 * 16;
+  const int position = place.first + warp_row, row = position + lane / 4;
+  S* own = queries + warp_row * T::kRow;
+  const float scale = float(p.scale), size = fabsf(scale), factor = scale == 0 ? 1.0f : size * 1.44269504f;
+
+  const int low = T::kWhole ? place.first - p.left : max(place.first - p.left, 0);
+  const int high = min(place.first + T::kRows + p.right, place.length);
+  float hidden[T::kWhole ? T::kColumns / 8 : 1][4];
+  if constexpr (T::kWhole) {
+    const Seen seen(p, place, row, position - p.left);
+#pragma unroll
+    for (int n = 0; n < T::kColumns / 8; ++n) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) hidden[n][e] = seen(8 * n + lane % 4 * 2 + e % 2, e / 2);
+    }
+  }
+
+  const int last = min(int(blockIdx.y + 1) * heads, p.heads);
+#pragma unroll 1
+  for (int head = int(blockIdx.y) * heads; head < last; head += T::kHeads) {
+    const auto rows_of = [&](const PackedHeads& x) { return GroupRows{x, place.begin, head, max(low, 0), high}; };
+    RowState<T::kWidth> state[T::kWhole ? 1 : T::kHeads];
+    if constexpr (!T::kWhole) {
+#pragma unroll
+      for (int h = 0; h < T::kHeads; ++h) state[h].clear();
+    }
+    __syncwarp();
+    stage_rotated<T, S, 16, 32>(p, rows_of(p.q), position, lane, own);
+#pragma unroll 1
+    for (int first = low; first < high; first += T::kTile) {
+      __syncthreads();
+      stage_plain<T, S, T::kTile, kThreads>(p, rows_of(p.v), first, thread, values);
+      cp_async_commit();
+      stage_rotated<T, S, T::kTile, kThreads>(p, rows_of(p.k), first, thread, keys);
+      cp_async_wait<0>();
+      __syncthreads();
+      if constexpr (T::kWhole) {
+#pragma unroll 1
+        for (int h = 0; h < min(T::kHeads, p.heads - head); ++h) {
+          Scores<T> score;
+#pragma unroll
+          for (int n = 0; n < T::kColumns / 8; ++n) {
+#pragma unroll
+            for (int e = 0; e < 4; ++e) score[n][e] = hidden[n][e];
+          }
+          state[0].clear();
+          const int column = h * T::kWidth;
+          add_scores<T>(own, keys + warp_row * T::kRow, column, scale, lane, score);
+          take<T>(score, factor, values + warp_row * T::kRow, column, lane, state[0]);
+          __syncwarp();
+          finish<T>(p, place, head + h, position, size, own, column, lane, state[0]);
+        }
+      } else {
+        if (first > position + 15 + p.right || first + T::kTile <= position - p.left) continue;
+        // Whether every row of the warp sees every column of the tile.
+        const bool inside = first >= position + 15 - p.left && first + T::kTile <= min(position + p.right + 1, high);
+        const Seen seen(p, place, row, first);
+#pragma unroll
+        for (int h = 0; h < T::kHeads; ++h) {
+          if (head + h >= p.heads) break;
+          Scores<T> score = {};
+          add_scores<T>(own, keys, h * T::kWidth, scale, lane, score);
+          if (!inside) {
+#pragma unroll
+            for (int n = 0; n < T::kColumns / 8; ++n) {
+#pragma unroll
+              for (int e = 0; e < 4; ++e) score[n][e] += seen(8 * n + lane % 4 * 2 + e % 2, e / 2);
+            }
+          }
+          take<T>(score, factor, values, h * T::kWidth, lane, state[h]);
+        }
+      }
+    }
+    if constexpr (!T::kWhole) {
+      __syncwarp();
+#pragma unroll
+      for (int h = 0; h < T::kHeads; ++h) {
+        if (head + h >= p.heads) break;
+        finish<T>(p, place, head + h, position, size, own, h * T::kWidth, lane, state[h]);
+      }
+    }
+    __syncwarp();
+    write_tile<T>(p, place, position, head, lane, own, p.out);
   }
 }
 

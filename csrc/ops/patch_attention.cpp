@@ -9,19 +9,8 @@
 namespace mimo {
 namespace {
 
-constexpr int64_t kAlignment = 16;  // of rows, in bytes: what one instruction of the CUDA kernels reads
-
-bool readable_in_place(const Tensor& t) {
-  const int64_t size = t.element_size();
-  int64_t places = reinterpret_cast<intptr_t>(t.const_data_ptr());
-  for (int i = 0; i < 3; ++i) places |= t.size(i) > 1 ? t.stride(i) * size : 0;
-  return t.stride(3) == 1 && places % kAlignment == 0;
-}
-
 PatchHeads patch_heads(const Tensor& t, Hold& hold) {
-  hold.push_back(readable_in_place(t) ? t : torch::stable::contiguous(t));
-  if (!readable_in_place(hold.back())) hold.push_back(torch::stable::clone(hold.back()));
-  const Tensor& x = hold.back();
+  const Tensor& x = with_aligned_rows(t, hold);
   return {x.const_data_ptr(), x.stride(0), x.stride(1), x.stride(2)};
 }
 

@@ -13,8 +13,7 @@ namespace mimo {
 namespace {
 
 PackedHeads packed_heads(const Tensor& t, Hold& hold) {
-  hold.push_back(t.stride(2) == 1 ? t : torch::stable::contiguous(t));
-  const Tensor& x = hold.back();
+  const Tensor& x = with_aligned_rows(t, hold);
   return {x.const_data_ptr(), x.stride(0), x.stride(1)};
 }
 

@@ -91,6 +91,42 @@ def test_half_precision_is_as_exact_as_the_plain_definition(backend, dtype, fram
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dim", [16, 32, 64])
+@pytest.mark.parametrize(("heads", "patches"), [(1, 4), (5, 7), (64, 2)])
+@pytest.mark.parametrize(
+    ("causal", "rotary", "scale"), [(False, True, None), (True, True, -0.4), (True, False, 0.0), (False, False, 0.3)]
+)
+def test_four_frames_in_half_precision(backend, dtype, dim, heads, patches, causal, rotary, scale) -> None:
+    """The form of four patches at a time: incomplete fours, incomplete groups of heads, scales of either sign."""
+    q, k, v = make_qkv(patches, 4, heads, dim, dtype, backend.device)
+    rest = (*(make_rotary(4, dim, backend.device) if rotary else (None, None)), causal, scale)
+    wanted = reference.patch_attention(*(t.double() for t in (q, k, v)), *rest)
+    plain = reference.patch_attention(q, k, v, *rest)
+    got = backend.ops.patch_attention(q, k, v, *rest)
+    assert relative_error(got, wanted) < 1.05 * relative_error(plain, wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+def test_what_is_not_finite_stays_in_its_patch(backend, dtype, bad) -> None:
+    q, k, v = make_qkv(6, 4, 5, 16, dtype, backend.device)
+    rest = (*make_rotary(4, 16, backend.device), False, None)
+    before = backend.ops.patch_attention(q, k, v, *rest)
+    for t in (q, k, v):
+        t[2, 1, 3, 7] = bad
+    after = backend.ops.patch_attention(q, k, v, *rest)
+    assert not after[2, :, 3].isfinite().all()
+    others = torch.ones(6, 5, dtype=torch.bool)
+    others[2, 3] = False
+    torch.testing.assert_close(
+        after.transpose(1, 2)[others],
+        before.transpose(1, 2)[others],
+        rtol=0,
+        atol=2e-2 if dtype != torch.float32 else 0,
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_conversions_reach_the_ends_of_the_range(backend, dtype) -> None:
     """In patches of one frame the output is v itself: every 29th finite value and the infinities come back."""
     values = torch.arange(-(2**15), 2**15, 29, dtype=torch.int32).to(torch.int16).view(dtype)

@@ -86,6 +86,72 @@ def test_half_precision_is_as_exact_as_the_plain_definition(backend, dtype, dim,
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dim", [8, 16, 24, 32, 56, 64, 72, 128])
+@pytest.mark.parametrize(
+    ("window", "scale"),
+    [
+        ((40, 10), None),
+        ((30, 34), 0.5),
+        ((31, 34), -0.3),
+        ((56, 0), 0.0),
+        ((57, 0), 0.2),
+        ((90, 3), -0.2),
+        ((5, -1), 0.0),
+    ],
+)
+def test_half_precision_of_all_widths_and_reaches(backend, dtype, dim, window, scale) -> None:
+    """Windows around the widest whose scores lie in registers; more heads than a group; scales of either sign."""
+    lengths, heads = [1, 150, 0, 17], 5 if dim <= 16 else 3
+    q, k, v = make_qkv(sum(lengths), heads, dim, dtype, backend.device)
+    rest = (offsets(lengths, backend.device), *window, *make_rotary(150, dim, backend.device), scale)
+    wanted = reference.window_attention(*(t.double() for t in (q, k, v)), *rest)
+    plain = reference.window_attention(q, k, v, *rest)
+    assert relative_error(attend(backend, q, k, v, *rest), wanted) < 1.2 * relative_error(plain, wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("scale", [0.3, -0.3, 0.0])
+@pytest.mark.parametrize("window", [(20, 4), (-1, 0)])
+def test_second_result_is_the_logarithm_of_the_sum(backend, dtype, scale, window) -> None:
+    q, k, v = make_qkv(90, 5, 16, dtype, backend.device, spread=2.0)
+    _, lse = backend.ops.window_attention(q, k, v, None, *window, None, None, scale)
+    offset = torch.arange(90)[None, :] - torch.arange(90)[:, None]
+    hidden = ((offset < -window[0]) & (window[0] >= 0)) | (offset > window[1])
+    scores = scale * torch.einsum("ihd,jhd->hij", q.double(), k.double())
+    wanted = scores.masked_fill(hidden.to(scores.device), -torch.inf).logsumexp(-1)
+    torch.testing.assert_close(lse.double(), wanted, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("left", [6, 60])
+def test_results_do_not_depend_on_the_number_of_sequences(backend, dtype, left) -> None:
+    """More blocks than a GPU runs at once share the work out in another way."""
+    lengths, heads, dim = [2, 1, 0, 3] * 520, 6, 16
+    q, k, v = make_qkv(sum(lengths), heads, dim, dtype, backend.device)
+    rest = (left, 1, *make_rotary(3, dim, backend.device), None)
+    together = backend.ops.window_attention(q, k, v, offsets(lengths, backend.device), *rest)
+    few = sum(lengths[:40])
+    alone = backend.ops.window_attention(*(t[:few] for t in (q, k, v)), offsets(lengths[:40], backend.device), *rest)
+    torch.testing.assert_close(together[0][:few], alone[0], rtol=0, atol=0)
+    torch.testing.assert_close(together[1][:, :few], alone[1], rtol=0, atol=0)
+    wanted = reference.window_attention(*(t.double() for t in (q, k, v)), offsets(lengths), *rest)
+    assert relative_error(together[0], wanted) < 5e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_reads_memory_that_begins_anywhere(backend, dtype) -> None:
+    q, k, v = make_qkv(50, 2, 16, dtype, backend.device)
+    rotary = make_rotary(50, 16, backend.device)
+    wanted = attend(backend, q, k, v, None, 11, 2, *rotary)
+    shifted = [torch.cat([t.flatten()[:1], t.flatten()])[1:].view(t.shape) for t in (q, k, v, *rotary)]
+    apart = [torch.cat([t, t[..., :1]], -1)[..., :16] for t in (q, k, v)]  # rows not at multiples of 16 bytes
+    fused = torch.stack([q, k, v], 1).unbind(1)
+    for inputs in (shifted[:3], apart, fused):
+        got = attend(backend, *inputs, None, 11, 2, *shifted[3:])
+        torch.testing.assert_close(got, wanted, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_conversions_reach_the_ends_of_the_range(backend, dtype) -> None:
     """In sequences of one row the output is v itself: every 29th finite value and the infinities come back."""
     values = torch.arange(-(2**15), 2**15, 29, dtype=torch.int32).to(torch.int16).view(dtype)

@@ -8,7 +8,8 @@
 
 namespace mimo {
 
-// [T, H, D] with contiguous rows of D elements, for instance a slice of a fused [T, 3, H, D].
+// [T, H, D] with contiguous rows of D elements, for instance a slice of a fused [T, 3, H, D]. Rows, and those of the
+// rotary tables, begin at multiples of 16 bytes.
 struct PackedHeads {
   const void* data;
   int64_t row_stride;  // elements between rows
