@@ -5,7 +5,6 @@
 // places within groups of eight by the row's number, so that eight rows of one piece, which ldmatrix reads, and the
 // pieces of one row, which a warp writes, lie in different banks. Heads narrower than kWidth are filled up with zeros.
 #pragma once
-#include <cstring>
 #include <type_traits>
 
 #include "cuda/half.h"
@@ -39,10 +38,8 @@ __device__ __forceinline__ void widen_pair(uint32_t word, float (&x)[2]) {
     x[0] = __uint_as_float(word << 16);
     x[1] = __uint_as_float(word & 0xffff0000u);
   } else {
-    __half2 pair;
-    std::memcpy(&pair, &word, sizeof word);
-    x[0] = __low2float(pair);
-    x[1] = __high2float(pair);
+    x[0] = __half2float(__half_raw{uint16_t(word)});
+    x[1] = __half2float(__half_raw{uint16_t(word >> 16)});
   }
 }
 

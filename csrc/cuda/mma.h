@@ -130,11 +130,8 @@ inline void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
                [](uint32_t pair, int high) { return __uint_as_float(high ? pair & 0xffff0000u : pair << 16); });
 }
 inline void mma_f16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  multiply_add(c, a, b0, b1, [](uint32_t pair, int high) {
-    __half2 halves;
-    std::memcpy(&halves, &pair, sizeof pair);
-    return high ? __high2float(halves) : __low2float(halves);
-  });
+  multiply_add(c, a, b0, b1,
+               [](uint32_t pair, int high) { return __half2float(__half_raw{uint16_t(high ? pair >> 16 : pair)}); });
 }
 
 inline void cp_async_16(void* shared, const void* global) { std::memcpy(shared, global, 16); }

@@ -13,12 +13,12 @@
 // trap.
 //
 // This file launches. window_attention_rows.cuh has what the kernels share, window_attention_forward.cuh and
-// window_attention_backward.cuh the kernels, window_attention_tensor.cuh the forward pass of half precision.
-#include <type_traits>
-
+// window_attention_backward.cuh the kernels; window_attention_tensor.cuh and window_attention_tensor_backward.cuh those
+// of half precision.
 #include "cuda/window_attention_backward.cuh"
 #include "cuda/window_attention_forward.cuh"
 #include "cuda/window_attention_tensor.cuh"
+#include "cuda/window_attention_tensor_backward.cuh"
 
 namespace mimo::cuda {
 namespace {
@@ -72,9 +72,29 @@ LaunchError launch_half(const WindowAttentionParams& p, cudaStream_t stream) {
   return launch_tensor<TensorSplit<S, 128, 64, false>>(p, stream);
 }
 
+template <class T>
+LaunchError launch_tensor(const WindowAttentionBackwardParams& b, cudaStream_t stream) {
+  dim3 grid = grid_of<T>(b.forward);
+  grid.y = unsigned((b.forward.heads + T::kHeads - 1) / T::kHeads);
+  MIMO_ALLOW_SHARED(T::kSharedBytes, backward_queries_tensor_kernel<T>);
+  MIMO_LAUNCH(grid, kThreads, T::kSharedBytes, stream, backward_queries_tensor_kernel<T>)(b);
+  if (const LaunchError error = MIMO_LAUNCH_ERROR()) return error;
+  MIMO_ALLOW_SHARED(T::kSharedBytes, backward_keys_tensor_kernel<T>);
+  MIMO_LAUNCH(grid, kThreads, T::kSharedBytes, stream, backward_keys_tensor_kernel<T>)(b);
+  return MIMO_LAUNCH_ERROR();
+}
+
+template <class S>
+LaunchError launch_half(const WindowAttentionBackwardParams& b, cudaStream_t stream) {
+  if (b.forward.dim <= 16) return launch_tensor<BackwardTiles<S, 16>>(b, stream);
+  if (b.forward.dim <= 32) return launch_tensor<BackwardTiles<S, 32>>(b, stream);
+  if (b.forward.dim <= 64) return launch_tensor<BackwardTiles<S, 64>>(b, stream);
+  return launch_tensor<BackwardTiles<S, 128>>(b, stream);
+}
+
 template <class S, class Params>
 LaunchError for_dim(const Params& params, int dim, cudaStream_t stream) {
-  if constexpr (sizeof(S) == 2 && std::is_same_v<Params, WindowAttentionParams>) {
+  if constexpr (sizeof(S) == 2) {
     return launch_half<S>(params, stream);
   } else {
     if (dim <= 16) return launch<Split<S, float, 16, 1>>(params, stream);
