@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from mimo_audio.evaluate import metrics
 from mimo_audio.evaluate.recognisers import digits
-from mimo_audio.evaluate.word_errors import Heard, word_error_rates
+from mimo_audio.evaluate.word_errors import Transcripts, word_error_rates
 from mimo_audio.files import audio
 from mimo_audio.tokenizer import AudioTokenizer
 from mimo_audio.train.export import export
@@ -64,6 +64,6 @@ def test_the_digits_are_heard_in_the_shipped_clip_and_its_resynthesis(round_trip
     name, wave, decoded = round_trip
     if name == "digits.wav":
         said = "three one four one five nine two six"
-        rates = word_error_rates([Heard(said, digits(wave, 24000), digits(decoded, 24000))])
+        rates = word_error_rates([Transcripts(said, digits(wave, 24000), digits(decoded, 24000))])
         assert rates["wer_original"] <= 1 / 8
         assert rates["wer_decoded"] <= 3 / 8
