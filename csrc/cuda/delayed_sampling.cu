@@ -27,8 +27,9 @@ struct ActiveCodebooks {
 
 constexpr int kWarps = 8, kSampleThreads = 256;
 
+// Two blocks per multiprocessor: with no number given, the compiler moves registers to memory for the sake of more.
 template <class T, bool kVectors, int kBatch>
-__global__ void __launch_bounds__(32 * kWarps)
+__global__ void __launch_bounds__(32 * kWarps, 2)
     logits_kernel(DelayedSamplingParams p, ActiveCodebooks active, float* logits) {
   const int at = int(blockIdx.x) * kWarps + int(threadIdx.y), lane = int(threadIdx.x);
   if (at >= active.width) return wait_for_previous_kernel();
@@ -73,7 +74,7 @@ __global__ void __launch_bounds__(32 * kWarps)
   }
 }
 
-__global__ void __launch_bounds__(kSampleThreads)
+__global__ void __launch_bounds__(kSampleThreads, 2)
     draw_kernel(DelayedSamplingParams p, ActiveCodebooks active, const float* logits) {
   __shared__ RowSampler<kSampleThreads>::Shared shared;
   wait_for_previous_kernel();
