@@ -17,7 +17,7 @@ from mimo_audio.train.recipe import Recipe
 from mimo_audio.train.tokenizer import Trainer, make_trainer
 
 TRAINING = {
-    "seed": 3, "steps": 6, "batch": 2, "parts": 1, "crop": 6, "learning_rate": 0.003, "warmup": 2,
+    "seed": 3, "steps": 6, "batch": 2, "micro_batches": 1, "crop": 6, "learning_rate": 0.003, "warmup": 2,
     "weight_decay": 0.01, "clip": 1.0, "quantizer_dropout": 0.5, "average": 0.9, "precision": "float32", "workers": 2,
     "log_every": 2, "checkpoint_every": 3,
 }  # fmt: skip
@@ -112,4 +112,4 @@ def trainer_of(recipe: Recipe, stage: int = 1) -> Trainer:
 
 def step(trainer: Trainer, number: int) -> dict[str, float]:
     """One step of a trainer on its own data."""
-    return trainer.step(number, [trainer.data(number, part) for part in trainer.parts])
+    return trainer.step(number, [trainer.data(number, micro_batch) for micro_batch in trainer.micro_batches])

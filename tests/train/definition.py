@@ -281,16 +281,16 @@ def kmeans(features: Tensor, sizes: Sequence[int], generator: torch.Generator) -
 
 
 def move_books(
-    books: Sequence[Tensors], parts: Sequence[tuple[Tensor, Tensor]], crops: int, generator: torch.Generator
+    books: Sequence[Tensors], micro_batches: Sequence[tuple[Tensor, Tensor]], crops: int, generator: torch.Generator
 ) -> int:
     """EMA of decay 0.99 over all (features, codes) of a step; below 5% of the mean use an entry starts again.
 
-    It does as a residual of the first part's `crops` rows. -> how many did.
+    It does as a residual of the first micro-batch's `crops` rows. -> how many did.
     """
-    residuals, revived = [features for features, _ in parts], 0
-    for r in range(len(parts[0][1])):
+    residuals, revived = [features for features, _ in micro_batches], 0
+    for r in range(len(micro_batches[0][1])):
         book, old = books[r], books[r]["embed"].clone()
-        found = [counts_and_sums(x, codes[r], len(old)) for x, (_, codes) in zip(residuals, parts, strict=True)]
+        found = [counts_and_sums(x, codes[r], len(old)) for x, (_, codes) in zip(residuals, micro_batches, strict=True)]
         counts, sums = (torch.stack(one).sum(0) for one in zip(*found, strict=True))
         book["cluster_size"] = 0.99 * book["cluster_size"] + 0.01 * counts
         book["embed_avg"] = 0.99 * book["embed_avg"] + 0.01 * sums
@@ -302,7 +302,7 @@ def move_books(
             book["embed"][unused], book["cluster_size"][unused] = fresh, 0.5 * mean
             book["embed_avg"][unused] = 0.5 * mean * fresh
             revived += int(unused.sum())
-        residuals = [x - old[codes[r]] for x, (_, codes) in zip(residuals, parts, strict=True)]
+        residuals = [x - old[codes[r]] for x, (_, codes) in zip(residuals, micro_batches, strict=True)]
     return revived
 
 
@@ -324,8 +324,8 @@ def iterate(p: Tensors) -> None:
         p[name], p[name.replace("_u", "_v")] = u, F.normalize(weight.T @ u, dim=0)
 
 
-def judge(p: Tensors, shape: Mapping, waves: Tensor) -> list[tuple[Tensor, list[Tensor]]]:
-    """waves [B, N] -> scores and activations of the multi-period (HiFi-GAN) and multi-scale STFT judges (EnCodec)."""
+def discriminate(p: Tensors, shape: Mapping, waves: Tensor) -> list[tuple[Tensor, list[Tensor]]]:
+    """waves [B, N] -> scores and activations, multi-period (HiFi-GAN), then multi-scale STFT (EnCodec)."""
     results = []
     for number, period in enumerate(shape["periods"]):
         x = F.pad(waves[:, None], (0, -waves.shape[1] % period), "reflect")
@@ -333,12 +333,12 @@ def judge(p: Tensors, shape: Mapping, waves: Tensor) -> list[tuple[Tensor, list[
         last = len(shape["period_channels"]) - 1
         activations = []
         for i in range(last + 1):
-            layer = f"judges.{number}.layers.{i}"
+            layer = f"discriminators.{number}.layers.{i}"
             stride = (3 if i < last else 1, 1)
             x = F.conv2d(x, normalised(p, layer), p[f"{layer}.bias"], stride, (2, 0))
             x = torch.where(x > 0, x, 0.1 * x)
             activations.append(x)
-        layer = f"judges.{number}.score"
+        layer = f"discriminators.{number}.score"
         results.append((F.conv2d(x, normalised(p, layer), p[f"{layer}.bias"], padding=(1, 0)), activations))
     for number, size in enumerate(shape["windows"], len(shape["periods"])):
         unit = hann(size) / hann(size).square().sum().sqrt()
@@ -347,11 +347,11 @@ def judge(p: Tensors, shape: Mapping, waves: Tensor) -> list[tuple[Tensor, list[
         activations = []
         settings = [((1, 1), (1, 4), 1), *(((1, 2), (d, 4), (d, 1)) for d in (1, 2, 4)), ((1, 1), (1, 1), 1)]
         for i, (stride, padding, dilation) in enumerate(settings):
-            layer = f"judges.{number}.layers.{i}"
+            layer = f"discriminators.{number}.layers.{i}"
             x = F.conv2d(x, normalised(p, layer), p[f"{layer}.bias"], stride, padding, dilation)
             x = torch.where(x > 0, x, 0.2 * x)
             activations.append(x)
-        layer = f"judges.{number}.score"
+        layer = f"discriminators.{number}.score"
         results.append((F.conv2d(x, normalised(p, layer), p[f"{layer}.bias"], padding=1), activations))
     return results
 

@@ -1,4 +1,4 @@
-"""Stage 2: what moves and what stays, both players, where it starts."""
+"""Stage 2: what moves and what stays, both networks, where it starts."""
 
 from dataclasses import replace
 
@@ -32,10 +32,10 @@ def test_decoder_and_discriminators_move_and_the_encoder_stays(values, tmp_path)
     weights = {name for name, _ in trainer.stage.model.decoder.named_parameters()}
     still = {name for name in weights if f"model.decoder.{name}" not in moved}
     assert not {name for name in still if "weight" in name}
-    judges = {
+    discriminators = {
         name for name, p in trainer.stage.discriminators.named_parameters() if p.dim() > 1
     }  # no hinge moves a bias
-    assert {f"discriminators.{name}" for name in judges} <= moved
+    assert {f"discriminators.{name}" for name in discriminators} <= moved
     assert {"mel", "adversarial", "feature_matching", "discriminator", "discriminator_gradient"} <= losses.keys()
 
 
@@ -51,28 +51,28 @@ def test_the_generators_gradient_does_not_reach_the_discriminators(values, tmp_p
             optimizer.zero_grad()
         stage.backward(0, 0, batch, 1.0)
         gradients[scale] = [
-            torch.cat([p.grad.flatten() for p in player if p.grad is not None]) for player in stage.players
+            torch.cat([p.grad.flatten() for p in group if p.grad is not None]) for group in stage.parameter_groups
         ]
     assert torch.equal(gradients[1.0][1], gradients[100.0][1])
     assert not torch.equal(gradients[1.0][0], gradients[100.0][0])
 
 
-def test_quiet_and_loud_crops_are_judged_alike_and_once(values, tmp_path):
+def test_quiet_and_loud_crops_are_scored_alike_and_once(values, tmp_path):
     stage = trainer_of(load(tmp_path, values), stage=2).stage
-    heard = []
-    stage.discriminators.register_forward_pre_hook(lambda module, waves: heard.append(waves[0]))
+    waves_seen = []
+    stage.discriminators.register_forward_pre_hook(lambda module, waves: waves_seen.append(waves[0]))
     wave = torch.randn(2, 5760, generator=torch.Generator().manual_seed(0)) * torch.tensor([[0.02], [0.7]])
     stage.backward(0, 0, Batch(wave), 1.0)
-    real, _ = heard
+    real, _ = waves_seen
     torch.testing.assert_close(real.square().mean(1), torch.ones(2))
     torch.testing.assert_close(real / wave, torch.tensor([[1 / 0.02], [1 / 0.7]]).expand(2, 5760), rtol=0.05, atol=0)
 
 
 def test_discriminators_have_no_weight_decay(values, tmp_path):
     trainer = trainer_of(load(tmp_path, values, weight_decay=0.5), stage=2)
-    judges = {id(p) for p in trainer.stage.discriminators.parameters()}
+    discriminators = {id(p) for p in trainer.stage.discriminators.parameters()}
     groups = [group for optimizer in trainer.stage.optimizers for group in optimizer.param_groups]
-    decays = {group["weight_decay"] for group in groups if any(id(p) in judges for p in group["params"])}
+    decays = {group["weight_decay"] for group in groups if any(id(p) in discriminators for p in group["params"])}
     assert decays == {0.0}
     assert 0.5 in {group["weight_decay"] for group in groups}
 

@@ -18,7 +18,7 @@ def make(source, **changes):
 
 def crops(source, **changes):
     data = make(source, **changes)
-    return lambda step, part=0: data(step, part).crops
+    return lambda step, micro_batch=0: data(step, micro_batch).crops
 
 
 def test_a_step_depends_on_seed_and_number_only(tones):
@@ -66,12 +66,12 @@ def test_shares_are_respected(tmp_path):
 
 @pytest.mark.parametrize("workers", [1, 4])
 def test_reading_ahead_changes_nothing(tones, workers):
-    data = make(tones / "manifest.jsonl", spoken=1, seconds=1.0)
-    places = [(step, part) for step in range(6) for part in (0, 1)]
+    data = make(tones / "manifest.jsonl", utterances=1, seconds=1.0)
+    places = [(step, micro_batch) for step in range(6) for micro_batch in (0, 1)]
     for place, batch in zip(places, read_ahead(data, places, workers), strict=True):
         expected = data(*place)
         assert torch.equal(batch.crops, expected.crops)
-        assert torch.equal(batch.spoken[0], expected.spoken[0])
+        assert torch.equal(batch.utterances[0], expected.utterances[0])
         assert batch.texts == expected.texts
 
 
@@ -116,11 +116,11 @@ def test_a_recording_without_samples_or_header_is_named(tones):
 
 def test_texts_must_be_somewhere(tones):
     with pytest.raises(AudioError, match=r'no "text" in any of .*tones'):
-        make(tones, spoken=1, seconds=1.0)
+        make(tones, utterances=1, seconds=1.0)
 
 
 def test_recordings_with_text_must_be_short_enough(tones):
-    data = make(tones / "manifest.jsonl", spoken=1, seconds=0.1)
+    data = make(tones / "manifest.jsonl", utterances=1, seconds=0.1)
     with pytest.raises(AudioError, match=r"no recording of at most 0\.1 s that has a text"):
         data(0)
 

@@ -31,7 +31,7 @@ def train_in_processes(recipe: Path, out: Path, count: int) -> None:
 
 def test_two_processes_equal_one(with_text, tmp_path):
     for stage in ("stage1", "stage2"):
-        with_text[stage] |= {"parts": 2, "steps": 5, "log_every": 1, "checkpoint_every": 5}
+        with_text[stage] |= {"micro_batches": 2, "steps": 5, "log_every": 1, "checkpoint_every": 5}
     recipe = write(tmp_path, with_text)
     for count in (1, 2):
         train_in_processes(recipe, tmp_path / str(count), count)
@@ -53,6 +53,6 @@ def test_two_processes_equal_one(with_text, tmp_path):
 
 
 def test_parts_must_split_among_the_processes(values, tmp_path):
-    trainer = trainer_of(load(tmp_path, values, parts=3))
-    with pytest.raises(TrainingError, match="parts: expected a multiple of the 2 processes, got 3"):
+    trainer = trainer_of(load(tmp_path, values, micro_batches=3))
+    with pytest.raises(TrainingError, match="micro_batches: expected a multiple of the 2 processes, got 3"):
         Trainer(trainer.stage, trainer.data, Processes(0, 2, torch.device("cpu")), {})

@@ -16,7 +16,7 @@ MODEL = {
     **RECIPE["model"], "encoder_layers": 2, "num_quantizers": 3, "codebook_size": [16, 8, 8],
     "vocoder_attn_window_size": [7, 3],
 }  # fmt: skip
-SETTINGS = {"parts": 2, "clip": 0.25, "steps": 9, "warmup": 2, "weight_decay": 0.3, "average": 0.15}
+SETTINGS = {"micro_batches": 2, "clip": 0.25, "steps": 9, "warmup": 2, "weight_decay": 0.3, "average": 0.15}
 
 
 def wide(module: torch.nn.Module) -> d.Tensors:
@@ -74,32 +74,32 @@ def test_stage_1_is_its_definition(with_text, tmp_path):
         leaves = {
             f"{kind}/{n}": p.requires_grad_() for kind, ps in (("m", model), ("r", reader)) for n, p in ps.items()
         }
-        batches = [trainer.data(step, part) for part in range(2)]
+        batches = [trainer.data(step, micro_batch) for micro_batch in range(2)]
         if step == 1:
             crops = torch.cat([trainer.data(1 + i).crops for i in range(24)]).double()
             with torch.no_grad():
                 features = torch.cat([d.encode(model, MODEL, d.log_mel(wave, 20)) for wave in crops])
             books = d.kmeans(features, MODEL["codebook_size"], d.seeded(settings["seed"], 1))
         weights, seen, totals = d.weights_at(settings, step), [], {}
-        for part, batch in enumerate(batches):
+        for micro_batch, batch in enumerate(batches):
             waves = batch.crops.double()
             mels = [d.log_mel(wave, 20) for wave in waves]
-            spoken = [d.encode(model, MODEL, d.log_mel(wave.double(), 20)) for wave in batch.spoken]
-            features = torch.cat([*(d.encode(model, MODEL, mel) for mel in mels), *spoken])
+            utterances = [d.encode(model, MODEL, d.log_mel(wave.double(), 20)) for wave in batch.utterances]
+            features = torch.cat([*(d.encode(model, MODEL, mel) for mel in mels), *utterances])
             rows, losses, quantized = len(waves) * CROP, {}, features
-            heard = features[:rows]
+            decoder_input = features[:rows]
             if step >= 1:
                 count = d.levels(settings, step, 3)
                 quantized, codes, commitment = d.quantize(features, [book["embed"] for book in books[:count]])
                 seen.append((features.detach(), codes))
                 losses["commitment"] = commitment.mean()
-                draws = torch.rand(2, generator=d.seeded(settings["seed"], step, part))
-                heard = torch.where(
-                    (draws < settings["bypass"]).repeat_interleave(CROP)[:, None], heard, quantized[:rows]
+                draws = torch.rand(2, generator=d.seeded(settings["seed"], step, micro_batch))
+                decoder_input = torch.where(
+                    (draws < settings["bypass"]).repeat_interleave(CROP)[:, None], decoder_input, quantized[:rows]
                 )
-            sounds = quantized[rows:].split([len(one) for one in spoken])
+            sounds = quantized[rows:].split([len(one) for one in utterances])
             losses["audio_to_text"] = d.text_loss(reader, 2, sounds, batch.texts)
-            rebuilt, _ = d.reconstruction(model, MODEL, heard.unflatten(0, (2, CROP)), waves, mels, step >= 1)
+            rebuilt, _ = d.reconstruction(model, MODEL, decoder_input.unflatten(0, (2, CROP)), waves, mels, step >= 1)
             losses |= rebuilt
             losses["loss"] = d.weighted(losses, weights)
             (losses["loss"] / 2).backward()
@@ -144,14 +144,16 @@ def test_stage_2_is_its_definition(values, tmp_path):
     settings["quantizer_dropout"] = 0.9
     shape = settings["discriminators"]
     for step in range(3):
-        model, judges, average = wide(stage.model), wide(stage.discriminators), wide(trainer.average)
+        model, discriminators, average = wide(stage.model), wide(stage.discriminators), wide(trainer.average)
         books = [model[f"encoder.quantizer.codebooks.{r}.embed"] for r in range(3)]
         trained = {n: p.requires_grad_() for n, p in model.items() if n.startswith("decoder.") and "window" not in n}
-        judging = {n: p.requires_grad_() for n, p in judges.items() if not n.endswith(("_u", "_v"))}
-        batches = [trainer.data(step, part) for part in range(2)]
+        trained_discriminators = {
+            n: p.requires_grad_() for n, p in discriminators.items() if not n.endswith(("_u", "_v"))
+        }
+        batches = [trainer.data(step, micro_batch) for micro_batch in range(2)]
         batches[1].crops[1] *= 1e-4  # all but silent: judged no louder than a hundred times as loud
         totals: dict[str, float] = {}
-        sums = [{n: torch.zeros_like(p) for n, p in ps.items()} for ps in (trained, judging)]
+        sums = [{n: torch.zeros_like(p) for n, p in ps.items()} for ps in (trained, trained_discriminators)]
         for batch in batches:
             waves = batch.crops.double()
             mels = [d.log_mel(wave, 20) for wave in waves]
@@ -160,14 +162,19 @@ def test_stage_2_is_its_definition(values, tmp_path):
                 quantized, *_ = d.quantize(features, books[: d.levels(settings, step, 3)])
             losses, decoded = d.reconstruction(model, MODEL, quantized.unflatten(0, (2, CROP)), waves, mels, True)
             gain = 1 / waves.square().mean(1, keepdim=True).sqrt().clamp(min=1e-2)
-            real, fake = d.judge(judges, shape, gain * waves), d.judge(judges, shape, gain * decoded)
+            real, fake = (
+                d.discriminate(discriminators, shape, gain * waves),
+                d.discriminate(discriminators, shape, gain * decoded),
+            )
             losses |= {"adversarial": d.adversarial(fake), "feature_matching": d.feature_matching(real, fake)}
             losses["loss"] = losses["mel"] + losses["adversarial"] + 2 * losses["feature_matching"]  # eq. 7
             losses["discriminator"] = d.hinge(real, fake)
-            for total, name, players in zip(sums, ("loss", "discriminator"), (trained, judging), strict=True):
+            for total, name, parameters in zip(
+                sums, ("loss", "discriminator"), (trained, trained_discriminators), strict=True
+            ):
                 for one, gradient in zip(
                     total.values(),
-                    torch.autograd.grad(losses[name] / 2, list(players.values()), retain_graph=True),
+                    torch.autograd.grad(losses[name] / 2, list(parameters.values()), retain_graph=True),
                     strict=True,
                 ):
                     one += gradient
@@ -181,14 +188,14 @@ def test_stage_2_is_its_definition(values, tmp_path):
         share = d.rate(step, 2, 9)
         for module, before, gradients, descent, lr in (
             (stage.model, model, ours, descents[0], settings["learning_rate"]),
-            (stage.discriminators, judges, theirs, descents[1], settings["discriminator_learning_rate"]),
+            (stage.discriminators, discriminators, theirs, descents[1], settings["discriminator_learning_rate"]),
         ):
             named = dict(module.named_parameters())
             for name, gradient in gradients.items():
                 close(named[name].grad, gradient, 2e-3, f"step {step}: gradient of {name}")
             check_moves(module, before, {n: named[n].grad.double() for n in gradients}, descent, lr * share)
         now = wide(stage.discriminators)
-        norms = {n: t for n, t in judges.items() if n.endswith(("_u", "_v"))}
+        norms = {n: t for n, t in discriminators.items() if n.endswith(("_u", "_v"))}
         expected = {**now, **norms}
         d.iterate(expected)
         for name in norms:

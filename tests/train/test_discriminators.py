@@ -17,7 +17,7 @@ SHAPE = DiscriminatorShape(periods=(2, 5), period_channels=(2, 4, 4), windows=(1
 
 
 @pytest.fixture
-def judges() -> Discriminators:
+def discriminators() -> Discriminators:
     torch.manual_seed(0)
     return Discriminators(SHAPE)
 
@@ -30,15 +30,15 @@ def judgement(score: float, *activations: float):
     return torch.full((2, 1, 3, 1), score), [torch.full((2, 4), float(a)) for a in activations]
 
 
-def test_every_sub_discriminator_judges_every_item(judges):
-    results = judges(wave())
+def test_every_sub_discriminator_scores_every_item(discriminators):
+    results = discriminators(wave())
     assert len(results) == 4
     assert [len(activations) for _, activations in results] == [3, 3, 5, 5]
     assert all(len(scores) == 2 and scores.shape[1] == 1 for scores, _ in results)
 
 
-def test_items_of_a_batch_are_judged_alone(judges):
-    one, both = judges(wave()[:1]), judges(wave())
+def test_items_of_a_batch_are_scored_alone(discriminators):
+    one, both = discriminators(wave()[:1]), discriminators(wave())
     for (alone, _), (together, _) in zip(one, both, strict=True):
         torch.testing.assert_close(alone, together[:1])
 
@@ -46,29 +46,29 @@ def test_items_of_a_batch_are_judged_alone(judges):
 def test_a_period_discriminator_sees_columns_alone():
     """Without the columns' mixing, what changes at phase 1 of period 5 moves the scores of column 1 only."""
     torch.manual_seed(0)
-    judge = PeriodDiscriminator(5, (4, 4)).eval()
+    discriminator = PeriodDiscriminator(5, (4, 4)).eval()
     before, changed = wave(length=480), wave(length=480)
     changed[:, 1::5] += 1
-    difference = (judge(before)[0] - judge(changed)[0]).abs().amax((0, 1, 2))
+    difference = (discriminator(before)[0] - discriminator(changed)[0]).abs().amax((0, 1, 2))
     assert difference[1] > 0
     assert difference[[0, 2, 3, 4]].max() == 0
 
 
-def test_norms_are_one_in_every_layer(judges):
+def test_norms_are_one_in_every_layer(discriminators):
     for _ in range(50):
-        judges.iterate_norms()
-    layers = [module for module in judges.modules() if isinstance(module, nn.Conv2d)]
+        discriminators.iterate_norms()
+    layers = [module for module in discriminators.modules() if isinstance(module, nn.Conv2d)]
     assert len(layers) == 2 * 4 + 2 * 6
     for layer in layers:
         assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, abs=0.02)
 
 
-def test_passes_do_not_move_the_norms(judges):
-    before = {name: tensor.clone() for name, tensor in judges.state_dict().items()}
-    judges(wave())
-    assert all(torch.equal(tensor, before[name]) for name, tensor in judges.state_dict().items())
-    judges.iterate_norms()
-    assert not judges.training
+def test_passes_do_not_move_the_norms(discriminators):
+    before = {name: tensor.clone() for name, tensor in discriminators.state_dict().items()}
+    discriminators(wave())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in discriminators.state_dict().items())
+    discriminators.iterate_norms()
+    assert not discriminators.training
 
 
 def test_hinge_losses_by_hand():
@@ -103,21 +103,21 @@ def test_feature_matching_sums_in_float32_and_copies_nothing_to_it():
 def test_feature_matching_pulls_the_fake_only():
     real, fake = wave(0).requires_grad_(), wave(1).requires_grad_()
     torch.manual_seed(0)
-    judges = Discriminators(SHAPE)
-    feature_matching_loss(judges(real), judges(fake)).backward()
+    discriminators = Discriminators(SHAPE)
+    feature_matching_loss(discriminators(real), discriminators(fake)).backward()
     assert real.grad is None
     assert fake.grad is not None
     assert fake.grad.abs().sum() > 0
 
 
-def test_discriminators_learn_to_tell_apart(judges):
-    optimizer = torch.optim.AdamW(judges.parameters(), 0.01, weight_decay=0)
+def test_discriminators_learn_to_tell_apart(discriminators):
+    optimizer = torch.optim.AdamW(discriminators.parameters(), 0.01, weight_decay=0)
     real, fake = 0.5 * wave(0, 8), 0.5 * wave(1, 8).cumsum(1)
-    first = discriminator_loss(judges(real), judges(fake)).item()
+    first = discriminator_loss(discriminators(real), discriminators(fake)).item()
     for _ in range(40):
-        loss = discriminator_loss(judges(real), judges(fake))
+        loss = discriminator_loss(discriminators(real), discriminators(fake))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        judges.iterate_norms()
+        discriminators.iterate_norms()
     assert loss.item() < 0.5 * first

@@ -25,7 +25,7 @@ def full(stage: int) -> Recipe:
 
 
 def test_the_full_recipes_are_the_reports():
-    """Its model (section 2.1), loss weights (10, 1, 1 and 1, 1, 2), judges (HiFi-GAN's periods, EnCodec's windows)."""
+    """Its model (section 2.1), loss weights (10, 1, 1; 1, 1, 2), HiFi-GAN's periods and EnCodec's windows."""
     recipe, other = full(1), full(2)
     assert recipe.model == other.model
     model = recipe.model

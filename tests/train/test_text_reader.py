@@ -75,12 +75,12 @@ def test_its_gradient_reaches_the_encoder(number, with_text, tmp_path):
 def test_whole_recordings_come_with_their_own_text(tones):
     data = AudioData(
         sources={tones / "manifest.jsonl": 1.0}, sample_rate=24000, samples=960, batch=1, seed=0, frame=960,
-        spoken=6, seconds=0.6,
+        utterances=6, seconds=0.6,
     )  # fmt: skip
     batch = data(0)
-    assert [len(wave) for wave in batch.spoken] == [12480] * 6  # 0.5 s, up to whole frames
+    assert [len(wave) for wave in batch.utterances] == [12480] * 6  # 0.5 s, up to whole frames
     pitches = {"one": 110, "two two": 170, "three": 230}
     assert set(batch.texts) > {"one"} or len(set(batch.texts)) > 1
-    for wave, text in zip(batch.spoken, batch.texts, strict=True):
+    for wave, text in zip(batch.utterances, batch.texts, strict=True):
         spectrum = torch.fft.rfft(wave[:12000]).abs()
         assert int(spectrum.argmax()) * 2 == pytest.approx(pitches[text], abs=4)

@@ -19,7 +19,7 @@ from mimo_audio.errors import AudioError
 from mimo_audio.files.output import OutputError
 from mimo_audio.tokenizer import AudioTokenizer
 from mimo_audio.train.audio_data import Batch
-from mimo_audio.train.journal import Journal
+from mimo_audio.train.log import TrainingLog
 from mimo_audio.train.recipe import Recipe, TrainingError
 from mimo_audio.train.starting_point import schedule
 from mimo_audio.train.tokenizer import run, stop_requests, train
@@ -79,8 +79,8 @@ def test_codebooks_start_at_their_step_and_move(values, tmp_path):
 
 
 def test_parts_are_averaged(values, tmp_path):
-    """Two equal parts of a step do what one of them does."""
-    once, twice = (trainer_of(load(tmp_path, values, parts=n, quantizer_dropout=0.0)) for n in (1, 2))
+    """Two equal micro-batches of a step do what one of them does."""
+    once, twice = (trainer_of(load(tmp_path, values, micro_batches=n, quantizer_dropout=0.0)) for n in (1, 2))
     batch = once.data(0)
     one, two = once.step(0, [batch]), twice.step(0, [batch, batch])
     assert two == pytest.approx(one, rel=1e-5)
@@ -199,10 +199,10 @@ def test_a_recording_that_goes_bad_loses_no_step(values, tones, tmp_path):
     trainer = trainer_of(recipe)
     whole = trainer.data
 
-    def reads(step: int, part: int = 0) -> Batch:
+    def reads(step: int, micro_batch: int = 0) -> Batch:
         if step == 2:
             raise AudioError("x.wav: gone")
-        return whole(step, part)
+        return whole(step, micro_batch)
 
     trainer.data = reads
     with pytest.raises(AudioError, match=r"x\.wav: gone"):
@@ -211,19 +211,19 @@ def test_a_recording_that_goes_bad_loses_no_step(values, tones, tmp_path):
 
 
 def test_a_full_disk_is_one_error_of_the_log_too(tmp_path):
-    with Journal(tmp_path, 0, 10) as journal:
-        os.close(journal.log)
-        journal.log = os.open("/dev/full", os.O_WRONLY)
-        journal.add({"loss": 1.0})
+    with TrainingLog(tmp_path, 0, 10) as log:
+        os.close(log.file)
+        log.file = os.open("/dev/full", os.O_WRONLY)
+        log.add({"loss": 1.0})
         with pytest.raises(OutputError, match=r"log\.jsonl: cannot write, No space left"):
-            journal.write(1, [1.0])
+            log.write(1, [1.0])
 
 
 def test_a_record_is_the_mean_of_the_steps_that_had_a_value(tmp_path, capsys):
-    with Journal(tmp_path, 0, 10) as journal:
-        journal.add({"loss": 1.0})
-        journal.add({"loss": 2.0, "mel": 0.000123456})
-        journal.write(2, [1.0])
+    with TrainingLog(tmp_path, 0, 10) as log:
+        log.add({"loss": 1.0})
+        log.add({"loss": 2.0, "mel": 0.000123456})
+        log.write(2, [1.0])
     (record,) = read_log(tmp_path)
     assert record["loss"] == 1.5
     assert record["mel"] == 0.00012346
@@ -279,7 +279,7 @@ def test_a_checkpoint_of_another_shape_is_an_error(values, tmp_path, capsys):
     [
         (("stage1", "learning_rate"), 0.1, r"stage1\.learning_rate: expected 0\.003, got 0\.1 \(only steps, workers"),
         (("stage1", "weights", 1, "mel"), 3, r"stage1\.weights\[1\]\.mel: expected 1\.0, got 3\.0"),
-        (("stage1", "parts"), 2, r"stage1\.parts: expected 1, got 2"),
+        (("stage1", "micro_batches"), 2, r"stage1\.micro_batches: expected 1, got 2"),
         (("model", "encoder_causal"), True, r"model\.encoder_causal: expected False, got True"),
     ],
 )

@@ -17,7 +17,7 @@ def add_training_commands(commands: Commands) -> None:
         learns the codes from scratch; stage 2 trains decoder and vocoder against discriminators. OUT/stage1 and
         OUT/stage2 get a checkpoint, log.jsonl, curves and samples for TensorBoard, and model/, a tokenizer folder for
         --model. Ctrl-C writes a checkpoint and stops, at once if pressed again. Under torchrun, the processes share the
-        parts of each step.
+        micro-batches of each step.
         """,
         "mimo-audio train tokenizer --config recipes/tokenizer-nano.json --out runs/nano",
         "mimo-audio train tokenizer --config recipes/tokenizer-nano.json --out runs/nano --resume",

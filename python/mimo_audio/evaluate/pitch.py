@@ -3,6 +3,10 @@
 Why not Praat (praat-parselmouth)? It is GPL and a large binary, and the question here is only whether the decoded voice
 keeps its pitch. On clean speech the two agree: over nine clips their median difference was at most 0.1%, and at most 4%
 of the frames voiced in both differed by more than 20%.
+
+Nor librosa (pYIN), which brings half a gigabyte with numba, scipy and scikit-learn and compiles at its first call: on
+the two shipped clips the median difference was 0.9% and 2.5%, and at most 3% of the frames voiced in both differed by
+more than 20%. Nor pyworld, of which pip found no wheels for Linux.
 """
 
 import numpy as np

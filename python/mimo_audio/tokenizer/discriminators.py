@@ -1,4 +1,4 @@
-"""The judges of the adversarial stage (MiMo-Audio report, section 2.1): multi-period and multi-scale STFT.
+"""The discriminators of the adversarial stage (MiMo-Audio report, section 2.1): multi-period and multi-scale STFT.
 
 Each sub-discriminator gives a score per place of the wave and its hidden activations, for feature matching. Every
 layer's weight is divided by its largest singular value (spectral norm), which `iterate_norms` follows as training moves
@@ -17,7 +17,7 @@ import mimo_audio_native as mn
 from mimo_audio.files.schema import Size
 from mimo_audio.tokenizer.losses import normalised_hann
 
-Judgement = tuple[Tensor, list[Tensor]]  # scores of any shape, activations of the hidden layers
+Output = tuple[Tensor, list[Tensor]]  # scores of any shape, activations of the hidden layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +44,8 @@ class PeriodDiscriminator(nn.Module):
         )
         self.score = spectral_norm(nn.Conv2d(channels[-1], 1, (3, 1), padding=(1, 0)))
 
-    def forward(self, wave: Tensor) -> Judgement:
-        """wave [B, L] -> judgement."""
+    def forward(self, wave: Tensor) -> Output:
+        """wave [B, L] -> scores, activations."""
         x = F.pad(wave[:, None], (0, -wave.shape[1] % self.period), "reflect").unflatten(2, (-1, self.period))
         activations = []
         for layer in self.layers:
@@ -69,8 +69,8 @@ class STFTDiscriminator(nn.Module):
         self.layers.append(spectral_norm(nn.Conv2d(channels, channels, 3, padding=1)))
         self.score = spectral_norm(nn.Conv2d(channels, 1, 3, padding=1))
 
-    def forward(self, wave: Tensor) -> Judgement:
-        """wave [B, L] -> judgement."""
+    def forward(self, wave: Tensor) -> Output:
+        """wave [B, L] -> scores, activations."""
         size = len(self.window)
         spectrum = torch.view_as_real(mn.stft(wave.float(), self.window, size, size // 4, "center"))
         x = spectrum.permute(0, 3, 1, 2)  # [B, 2, T, bins]
@@ -86,13 +86,15 @@ class Discriminators(nn.Module):
 
     def __init__(self, shape: DiscriminatorShape) -> None:
         super().__init__()
-        self.judges = nn.ModuleList(PeriodDiscriminator(period, shape.period_channels) for period in shape.periods)
-        self.judges.extend(STFTDiscriminator(window, shape.window_channels) for window in shape.windows)
+        self.discriminators = nn.ModuleList(
+            PeriodDiscriminator(period, shape.period_channels) for period in shape.periods
+        )
+        self.discriminators.extend(STFTDiscriminator(window, shape.window_channels) for window in shape.windows)
         self.eval()  # where a spectral norm does not iterate by itself
 
-    def forward(self, wave: Tensor) -> list[Judgement]:
+    def forward(self, wave: Tensor) -> list[Output]:
         """wave [B, L] -> a judgement per sub-discriminator."""
-        return [judge(wave) for judge in self.judges]
+        return [discriminator(wave) for discriminator in self.discriminators]
 
     @torch.no_grad()
     def iterate_norms(self) -> None:
@@ -104,7 +106,7 @@ class Discriminators(nn.Module):
         self.eval()
 
 
-def discriminator_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) -> Tensor:
+def discriminator_loss(real: Sequence[Output], fake: Sequence[Output]) -> Tensor:
     """Hinge: real scores should exceed 1, fake ones fall below -1; mean over the sub-discriminators (eq. 4)."""
     losses = [
         F.relu(1 - true).float().mean() + F.relu(1 + false).float().mean()
@@ -113,7 +115,7 @@ def discriminator_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) -> 
     return torch.stack(losses).mean()
 
 
-def adversarial_loss(fake: Sequence[Judgement]) -> Tensor:
+def adversarial_loss(fake: Sequence[Output]) -> Tensor:
     """The generator's side: minus the fake scores, mean over the sub-discriminators (eq. 5).
 
     Every score pulls equally, however high or low it is.
@@ -121,7 +123,7 @@ def adversarial_loss(fake: Sequence[Judgement]) -> Tensor:
     return -torch.stack([score.float().mean() for score, _ in fake]).mean()
 
 
-def feature_matching_loss(real: Sequence[Judgement], fake: Sequence[Judgement]) -> Tensor:
+def feature_matching_loss(real: Sequence[Output], fake: Sequence[Output]) -> Tensor:
     """L1 of fake activations to real ones (taken as constants); mean over sub-discriminators and their layers."""
     losses = [
         torch.stack([_distance(b, a.detach()) for a, b in zip(true, false, strict=True)]).mean()

@@ -1,6 +1,6 @@
-"""Training audio from folders or manifests: part p of step n is a pure function of the seed, n and p.
+"""Training audio from folders or manifests: micro-batch p of step n is a pure function of the seed, n and p.
 
-Neither the order in which parts are asked for nor the number of threads that read them changes any of them.
+Neither the order in which micro-batches are asked for nor the number of threads that read them changes any of them.
 """
 
 import os
@@ -21,30 +21,30 @@ from mimo_audio.files import audio
 from mimo_audio.files.recordings import Recording, list_recordings
 
 GAIN_DB = (-16.0, 2.0)
-READ_AHEAD = 3  # parts per thread
+READ_AHEAD = 3  # micro-batches per thread
 UNREADABLE = (OSError, soundfile.SoundFileError, TypeError)  # the last for a format without header
 DRAWS = 1000  # of recordings, before it is clear that none is short enough and has a text
 
 
 @dataclass(frozen=True)
 class Batch:
-    """crops [B, samples]; spoken: whole recordings [N_i], each a whole number of codec frames, with their texts."""
+    """crops [B, samples]; utterances: whole recordings [N_i], each a whole number of codec frames, with their texts."""
 
     crops: Tensor
-    spoken: tuple[Tensor, ...] = ()
+    utterances: tuple[Tensor, ...] = ()
     texts: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> "Batch":
         """The same on a device."""
-        return Batch(self.crops.to(device), tuple(wave.to(device) for wave in self.spoken), self.texts)
+        return Batch(self.crops.to(device), tuple(wave.to(device) for wave in self.utterances), self.texts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AudioData:
     """Parts of steps at one sample rate. `sources` maps a folder or manifest to its share of what is drawn.
 
-    samples and frame (of the codec) are in samples; a part has `batch` crops, and `spoken` whole recordings of at most
-    `seconds` that have a text.
+    samples and frame (of the codec) are in samples; a micro-batch has `batch` crops, and as many whole
+    recordings as `utterances` says, of at most `seconds` and with a text.
     """
 
     sources: Mapping[Path, float]
@@ -53,7 +53,7 @@ class AudioData:
     batch: int
     seed: int
     frame: int = 1
-    spoken: int = 0
+    utterances: int = 0
     seconds: float = 0
     _recordings: list[list[Recording]] = field(init=False, repr=False)
 
@@ -61,15 +61,15 @@ class AudioData:
         if not self.sources or min(self.sources.values()) <= 0:
             raise AudioError(f"sources: expected one or more with a positive share, got {dict(self.sources)}")
         object.__setattr__(self, "_recordings", [list_recordings(Path(source)) for source in self.sources])
-        if self.spoken and not any(r.text for source in self._recordings for r in source):
+        if self.utterances and not any(r.text for source in self._recordings for r in source):
             raise AudioError(f'no "text" in any of {", ".join(map(str, self.sources))}: audio_to_text needs manifests')
 
-    def __call__(self, step: int, part: int = 0) -> Batch:
-        """A part of a step; every crop with a random gain, and shorter recordings between zeros."""
-        rng = np.random.default_rng([self.seed, step, part])
+    def __call__(self, step: int, micro_batch: int = 0) -> Batch:
+        """A micro-batch of a step; every crop with a random gain, and shorter recordings between zeros."""
+        rng = np.random.default_rng([self.seed, step, micro_batch])
         crops = torch.from_numpy(np.stack([self._crop(rng) for _ in range(self.batch)]))
-        spoken = [self._whole(rng) for _ in range(self.spoken)]
-        return Batch(crops, tuple(wave for wave, _ in spoken), tuple(text for _, text in spoken))
+        utterances = [self._whole(rng) for _ in range(self.utterances)]
+        return Batch(crops, tuple(wave for wave, _ in utterances), tuple(text for _, text in utterances))
 
     @property
     def recordings(self) -> int:
@@ -126,13 +126,13 @@ def _duration(path: Path) -> float:
         raise AudioError(f"cannot read {path}: {error}") from error
 
 
-def read_ahead(data: AudioData, parts: Iterable[tuple[int, int]], workers: int) -> Generator[Batch]:
-    """data(step, part) for each of `parts`, in order, read by background threads a little ahead of their use."""
+def read_ahead(data: AudioData, micro_batches: Iterable[tuple[int, int]], workers: int) -> Generator[Batch]:
+    """data(step, micro_batch) for each of `micro_batches`, in order, read by threads a little ahead of their use."""
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[Batch]] = deque()
         try:
-            for step, part in parts:
-                waiting.append(pool.submit(data, step, part))
+            for step, micro_batch in micro_batches:
+                waiting.append(pool.submit(data, step, micro_batch))
                 if len(waiting) > READ_AHEAD * workers:
                     yield waiting.popleft().result()
             while waiting:

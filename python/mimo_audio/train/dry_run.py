@@ -1,6 +1,6 @@
 """What a recipe will cost, found without training: everything is built and run on torch's meta device.
 
-Where a stage is small enough, a part of a step is timed on the real one too.
+Where a stage is small enough, a micro-batch of a step is timed on the real one too.
 """
 
 import time
@@ -15,8 +15,8 @@ from mimo_audio.tokenizer import AudioTokenizer
 from mimo_audio.train.audio_data import Batch
 from mimo_audio.train.processes import Processes
 from mimo_audio.train.recipe import Recipe, Stage1, Stage2
-from mimo_audio.train.stage1 import FromScratch
-from mimo_audio.train.stage2 import Adversarial
+from mimo_audio.train.stage1 import ReconstructionStage
+from mimo_audio.train.stage2 import AdversarialStage
 from mimo_audio.train.tokenizer import make_data
 
 BYTES_PER_SECOND = 15  # of text, about what is spoken
@@ -38,7 +38,7 @@ def _describe(recipe: Recipe, training: Stage1 | Stage2, device: str, speed: flo
     flops, saved = _cost(recipe, training, stage)
     weights = sum(t.nbytes for module in stage.modules().values() for t in module.state_dict().values())
     average = sum(t.nbytes for t in stage.model.state_dict().values())
-    trained = [parameter for player in stage.players for parameter in player]
+    trained = [parameter for group in stage.parameter_groups for parameter in group]
     gradients = sum(p.nbytes for p in trained)
     moments = sum(
         MOMENTS[type(optimizer)] * p.nbytes
@@ -48,22 +48,23 @@ def _describe(recipe: Recipe, training: Stage1 | Stage2, device: str, speed: flo
     )
     total = (weights + average + gradients + moments + saved) / 1e9
     if total < TIMED_BELOW:
-        hourly = f"{_round(3600 / (_time(recipe, training, device) * training.parts))} steps per hour on this {device}"
+        seconds = _time(recipe, training, device) * training.micro_batches
+        hourly = f"{_round(3600 / seconds)} steps per hour on this {device}"
     else:
-        bound = 3600 * speed / (flops * training.parts)
+        bound = 3600 * speed / (flops * training.micro_batches)
         hourly = (
             f"at most {_round(bound)} steps per hour, at the {speed / 1e12:.2f} TFLOP/s of this {device}'s products"
         )
     sizes = ", ".join(f"{name} {count / 1e6:.1f}" for name, count in parameters.items() if count)
-    audio = training.batch * training.parts * training.crop / recipe.model.frame_rate
+    audio = training.batch * training.micro_batches * training.crop / recipe.model.frame_rate
     return (
-        f"{training.name}: {training.steps} steps of {training.parts} x {training.batch} crops, {audio:.1f} s of "
-        f"audio each ({audio * training.steps / 3600:.1f} h in all)\n"
+        f"{training.name}: {training.steps} steps of {training.micro_batches} x {training.batch} crops, {audio:.1f} s "
+        f"of audio each ({audio * training.steps / 3600:.1f} h in all)\n"
         f"  data        {_data(recipe, training)}\n"
         f"  parameters  {sizes} million; {sum(p.numel() for p in trained) / 1e6:.1f} million trained\n"
         f"  memory      {total:.2f} GB: weights {weights / 1e9:.2f}, average {average / 1e9:.2f}, gradients "
         f"{gradients / 1e9:.2f}, optimizers {moments / 1e9:.2f}, kept for backward {saved / 1e9:.2f}\n"
-        f"  speed       {flops * training.parts / 1e12:.3f} TFLOP per step; {hourly}, in one process"
+        f"  speed       {flops * training.micro_batches / 1e12:.3f} TFLOP per step; {hourly}, in one process"
     )
 
 
@@ -78,15 +79,15 @@ def _round(number: float) -> str:
     return f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
 
 
-def _build(recipe: Recipe, training: Stage1 | Stage2, device: str) -> FromScratch | Adversarial:
+def _build(recipe: Recipe, training: Stage1 | Stage2, device: str) -> ReconstructionStage | AdversarialStage:
     processes = Processes(0, 1, torch.device(device))
     if isinstance(training, Stage1):
-        return FromScratch(recipe, training, None, processes)
-    return Adversarial(AudioTokenizer(recipe.model), training, processes)
+        return ReconstructionStage(recipe, training, None, processes)
+    return AdversarialStage(AudioTokenizer(recipe.model), training, processes)
 
 
 def _time(recipe: Recipe, training: Stage1 | Stage2, device: str) -> float:
-    """Seconds of a part on noise, forward and backward, at the last weights."""
+    """Seconds of a micro-batch on noise, forward and backward, at the last weights."""
     stage, batch = _build(recipe, training, device), _noise(recipe, training, device)
     times = []
     for _ in range(3):  # the first is slower
@@ -97,21 +98,21 @@ def _time(recipe: Recipe, training: Stage1 | Stage2, device: str) -> float:
 
 
 def _noise(recipe: Recipe, training: Stage1 | Stage2, device: str) -> Batch:
-    """A part as large as they come."""
+    """A micro-batch as large as they come."""
     config = recipe.model
     frame = config.stride_size * config.avg_pooler * config.hop_length
-    spoken: list[Tensor] = []
+    utterances: list[Tensor] = []
     text = training.audio_to_text if isinstance(training, Stage1) else None
     if text:
         samples = round(text.seconds * config.sampling_rate / frame) * frame
-        spoken = [0.1 * torch.randn(samples, device=device, dtype=torch.float32)] * text.batch
+        utterances = [0.1 * torch.randn(samples, device=device, dtype=torch.float32)] * text.batch
     crops = 0.1 * torch.randn(training.batch, training.crop * frame, device=device, dtype=torch.float32)
-    texts = ["x" * round(text.seconds * BYTES_PER_SECOND)] * len(spoken) if text else []
-    return Batch(crops, tuple(spoken), tuple(texts))
+    texts = ["x" * round(text.seconds * BYTES_PER_SECOND)] * len(utterances) if text else []
+    return Batch(crops, tuple(utterances), tuple(texts))
 
 
-def _cost(recipe: Recipe, training: Stage1 | Stage2, stage: FromScratch | Adversarial) -> tuple[int, int]:
-    """Operations of a part at the last weights, forward and backward, and bytes kept in between."""
+def _cost(recipe: Recipe, training: Stage1 | Stage2, stage: ReconstructionStage | AdversarialStage) -> tuple[int, int]:
+    """Operations of a micro-batch at the last weights, forward and backward, and bytes kept in between."""
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ class LossWeights:
 
 @dataclass(frozen=True, kw_only=True)
 class AudioToText:
-    """The language model that reads whole recordings and writes their text: its sizes, and recordings per part."""
+    """The language model that reads whole recordings and writes their text: its sizes, recordings a micro-batch."""
 
     width: Size
     layers: Layers
@@ -60,13 +60,13 @@ class AudioToText:
 class Training:
     """How a stage trains. Times are in steps; `crop` is in codec frames (25 Hz); rates are those of the peak.
 
-    A step takes the mean gradient of `parts` independent batches, which the processes of a parallel run share.
+    A step takes the mean gradient of `micro_batches` independent batches, which the processes of a parallel run share.
     """
 
     seed: Seed
     steps: Steps
-    batch: Size  # crops of a part
-    parts: Size
+    batch: Size  # crops of a micro-batch
+    micro_batches: Size
     crop: Size
     learning_rate: Rate
     warmup: Start

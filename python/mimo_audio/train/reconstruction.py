@@ -1,4 +1,4 @@
-"""What both stages of the tokenizer share: mels of a part, its quantization, and the losses of its resynthesis."""
+"""What both stages of the tokenizer share: a micro-batch's mels, its quantization, the losses of its resynthesis."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext

@@ -21,7 +21,7 @@ from mimo_audio.train.text_reader import TextReader
 KMEANS_BATCHES = 24  # whose features start the codebooks
 
 
-class FromScratch:
+class ReconstructionStage:
     """The weights that stage 1 trains, and what one step does to them."""
 
     def __init__(self, recipe: Recipe, training: Stage1, data: AudioData | None, processes: Processes) -> None:
@@ -36,19 +36,21 @@ class FromScratch:
         self.model.to(processes.device)
         self.reader.to(processes.device)
         self.reconstruction = Reconstruction(self.model).to(processes.device)
-        self.players: Sequence[Sequence[nn.Parameter]] = [[*self.model.parameters(), *self.reader.parameters()]]
+        self.parameter_groups: Sequence[Sequence[nn.Parameter]] = [
+            [*self.model.parameters(), *self.reader.parameters()]
+        ]
         self.optimizers = make_optimizers(
             nn.ModuleList([self.model, self.reader]), training.learning_rate, training.weight_decay
         )
-        self.seen: tuple[Tensor, Tensor] | None = None  # features and codes of this process's first part of the step
-        self.usage: list[Tensor] = []  # counts and sums over the parts
+        self.seen: tuple[Tensor, Tensor] | None = None  # features and codes of this process's first micro-batch
+        self.usage: list[Tensor] = []  # counts and sums over the micro-batches
 
     def modules(self) -> dict[str, nn.Module]:
         """What a checkpoint holds besides the running average."""
         return {"model": self.model, "reader": self.reader}
 
     def begin(self, step: int) -> None:
-        """k-means on the features of this step's first part and the following steps', when the codebooks start."""
+        """k-means on the features of this and the next steps' first micro-batches, when the codebooks start."""
         self.seen, self.usage = None, []
         if step != self.training.unquantized:
             return
@@ -63,20 +65,20 @@ class FromScratch:
             codebooks.start(quantizer, torch.cat(features), seeded(self.training.seed, step))
         self.processes.copy_from_first(quantizer.buffers())
 
-    def encode(self, mel: Tensor, spoken: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
+    def encode(self, mel: Tensor, utterances: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
         """Mels of crops [B, T, n_mels] and of whole recordings [T_i, n_mels] -> packed features, lengths in vectors."""
-        frames = [mel.shape[1]] * len(mel) + [len(one) for one in spoken]
-        features = self.model.encoder(torch.cat([mel.flatten(0, 1), *spoken]), frames)
+        frames = [mel.shape[1]] * len(mel) + [len(one) for one in utterances]
+        features = self.model.encoder(torch.cat([mel.flatten(0, 1), *utterances]), frames)
         return features, [n // self.reconstruction.frame for n in frames]
 
-    def backward(self, step: int, part: int, batch: Batch, share: float) -> dict[str, Tensor]:
-        """Adds the part's gradient, times `share`, and returns its losses."""
+    def backward(self, step: int, micro_batch: int, batch: Batch, share: float) -> dict[str, Tensor]:
+        """Adds the micro-batch's gradient, times `share`, and returns its losses."""
         training, weights, wave = self.training, self.training.weights_at(step), batch.crops
         mel = self.reconstruction.log_mel(self.model, wave)
-        spoken = [self.reconstruction.log_mel(self.model, one[None])[0] for one in batch.spoken]
+        utterances = [self.reconstruction.log_mel(self.model, one[None])[0] for one in batch.utterances]
         losses: dict[str, Tensor] = {}
         with autocast(self.processes.device, training.precision):
-            features, lengths = self.encode(mel, spoken)
+            features, lengths = self.encode(mel, utterances)
             rows = len(wave) * training.crop
             quantized = features.float()
             if step >= training.unquantized:
@@ -86,24 +88,24 @@ class FromScratch:
                 losses["commitment"] = commitments.mean()
                 self.seen = self.seen or (features[:rows].detach(), codes[:, :rows])
                 self.usage = [a + b for a, b in zip(self.usage, usage, strict=True)] if self.usage else usage
-            if batch.spoken:
+            if batch.utterances:
                 losses["audio_to_text"] = self.reader(quantized[rows:], lengths[len(wave) :], batch.texts)
-            heard = quantized[:rows]
+            decoder_input = quantized[:rows]
             if step >= training.unquantized:
                 # What the codebooks do not resolve yet, a decoder that only sees codes never asks the encoder for.
-                generator = seeded(training.seed, step, part)
+                generator = seeded(training.seed, step, micro_batch)
                 draws = torch.rand(len(wave), generator=generator, device="cpu", dtype=torch.float32)
                 bypass = draws < training.bypass
                 chosen = bypass.repeat_interleave(training.crop)[:, None].to(wave.device)
-                heard = torch.where(chosen, features[:rows].float(), heard)
-            reconstruction, _ = self.reconstruction(self.model, heard, wave, mel, weights)
+                decoder_input = torch.where(chosen, features[:rows].float(), decoder_input)
+            reconstruction, _ = self.reconstruction(self.model, decoder_input, wave, mel, weights)
         losses |= reconstruction
         losses["loss"] = weighted_sum(losses, weights)
         (losses["loss"] * share).backward()
         return {name: value.detach() for name, value in losses.items()}
 
     def finish(self, step: int) -> dict[str, float]:
-        """Moves the codebooks, equally in every process; entries revive as residuals of the step's first part."""
+        """Moves the codebooks, equally in every process; entries revive as residuals of the first micro-batch."""
         if self.seen is None:
             return {}
         counts, sums = (self.processes.sum(total) for total in self.usage)

@@ -1,10 +1,10 @@
 """Stage 2: decoder and vocoder against discriminators, encoder and codebooks frozen (MiMo-Audio report, section 2.1).
 
-Both players move at once: a part's synthesis is judged once for either, by the discriminators as they were before the
-step, which saves the second synthesis and judgement of taking turns and lets a step have many parts. Both waves are
-judged at the loudness where the true crop has unit power: under a spectral norm, which bounds what a layer can amplify,
-quiet waves would be all but equal to every judge (after 36 steps from the nano tokenizer the discriminators' loss was
-1.57 this way, 2.02 without).
+Generator and discriminators move at once: a micro-batch's synthesis is scored once for either, by the discriminators as
+they were before the step, which saves the second synthesis and pass of taking turns and lets a step have many
+micro-batches. Both waves are scored at the loudness where the true crop has unit power: under a spectral norm, which
+bounds what a layer can amplify, quiet waves would be all but equal to every discriminator (after 36 steps from the nano
+tokenizer the discriminators' loss was 1.57 this way, 2.02 without).
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from mimo_audio.train.starting_point import make_optimizers
 QUIETEST = 1e-2  # effective amplitude of a crop below which it counts as silence
 
 
-class Adversarial:
+class AdversarialStage:
     """The weights that stage 2 trains, and what one step does to them."""
 
     def __init__(self, model: AudioTokenizer, training: Stage2, processes: Processes) -> None:
@@ -39,11 +39,11 @@ class Adversarial:
         self.reconstruction = Reconstruction(model).to(processes.device)
         model.encoder.requires_grad_(False)  # the codebooks live there too, and have no gradients anyway
         generator = list(model.decoder.parameters())
-        self.players: Sequence[Sequence[nn.Parameter]] = [generator, list(self.discriminators.parameters())]
+        self.parameter_groups: Sequence[Sequence[nn.Parameter]] = [generator, list(self.discriminators.parameters())]
         self.optimizers = [
             *make_optimizers(model.decoder, training.learning_rate, training.weight_decay),
             torch.optim.AdamW(
-                self.players[1], training.discriminator_learning_rate, betas=(0.5, 0.9), weight_decay=0.0
+                self.parameter_groups[1], training.discriminator_learning_rate, betas=(0.5, 0.9), weight_decay=0.0
             ),
         ]
 
@@ -54,8 +54,8 @@ class Adversarial:
     def begin(self, step: int) -> None:
         """Nothing to prepare."""
 
-    def backward(self, step: int, part: int, batch: Batch, share: float) -> dict[str, Tensor]:
-        """Adds the part's gradients of both players, times `share`, and returns its losses."""
+    def backward(self, step: int, micro_batch: int, batch: Batch, share: float) -> dict[str, Tensor]:
+        """Adds the micro-batch's gradients of generator and discriminators, times `share`, and returns its losses."""
         training, weights, wave, model = self.training, self.training.weights_at(step), batch.crops, self.model
         mel = self.reconstruction.log_mel(model, wave)
         with autocast(self.processes.device, training.precision):
@@ -65,17 +65,17 @@ class Adversarial:
                 with finite(step, features):
                     quantized = model.quantizer.decode(model.quantizer.encode(features, count))
             losses, decoded = self.reconstruction(model, quantized, wave, mel, weights)
-            judged: dict[str, Tensor] = {}
+            scored: dict[str, Tensor] = {}
             if any(getattr(weights, name) for name in ADVERSARIAL):
                 gain = 1 / wave.square().mean(1, keepdim=True).sqrt().clamp(min=QUIETEST)
                 real, fake = self.discriminators(gain * wave), self.discriminators(gain * decoded)
-                judged["discriminator"] = discriminator_loss(real, fake)
-                (judged["discriminator"] * share).backward(inputs=self.players[1], retain_graph=True)
+                scored["discriminator"] = discriminator_loss(real, fake)
+                (scored["discriminator"] * share).backward(inputs=self.parameter_groups[1], retain_graph=True)
                 losses["adversarial"] = adversarial_loss(fake)
                 losses["feature_matching"] = feature_matching_loss(real, fake)
         losses["loss"] = weighted_sum(losses, weights)
-        (losses["loss"] * share).backward(inputs=self.players[0])
-        return {name: value.detach() for name, value in (losses | judged).items()}
+        (losses["loss"] * share).backward(inputs=self.parameter_groups[0])
+        return {name: value.detach() for name, value in (losses | scored).items()}
 
     def finish(self, step: int) -> dict[str, float]:
         """Lets the spectral norms follow the weights."""

@@ -2,7 +2,7 @@
 
 Each stage has a folder in the output folder: checkpoint.safetensors (everything needed to continue exactly), log.jsonl,
 tensorboard/, and model/, the running average of the weights as AudioTokenizer.from_pretrained reads it. Step n depends
-on the recipe and the state after step n - 1 alone, whatever the number of processes, which share a step's parts.
+on the recipe and the state after step n - 1 alone, whatever the number of processes, which share the micro-batches.
 """
 
 import copy
@@ -22,11 +22,11 @@ from mimo_audio.errors import AudioError
 from mimo_audio.tokenizer import AudioTokenizer
 from mimo_audio.train import checkpoint, codebooks, resumption
 from mimo_audio.train.audio_data import AudioData, Batch, read_ahead
-from mimo_audio.train.journal import Journal
+from mimo_audio.train.log import TrainingLog
 from mimo_audio.train.processes import Processes, connected
 from mimo_audio.train.recipe import Recipe, Stage1, Stage2, Training, TrainingError
-from mimo_audio.train.stage1 import FromScratch
-from mimo_audio.train.stage2 import Adversarial
+from mimo_audio.train.stage1 import ReconstructionStage
+from mimo_audio.train.stage2 import AdversarialStage
 from mimo_audio.train.starting_point import schedule
 
 SAMPLES = 4  # crops to listen to, per checkpoint
@@ -37,15 +37,20 @@ class Trainer:
     """A stage, its data, the running average of its model."""
 
     def __init__(
-        self, stage: FromScratch | Adversarial, data: AudioData, processes: Processes, noted: Mapping[str, Any]
+        self,
+        stage: ReconstructionStage | AdversarialStage,
+        data: AudioData,
+        processes: Processes,
+        noted: Mapping[str, Any],
     ) -> None:
         self.stage, self.data, self.processes = stage, data, processes
         self.noted = noted  # of the recipe, in checkpoints
         self.training = stage.training
-        self.parts = range(processes.rank, self.training.parts, processes.count)
-        if self.training.parts % processes.count:
+        self.micro_batches = range(processes.rank, self.training.micro_batches, processes.count)
+        if self.training.micro_batches % processes.count:
             raise TrainingError(
-                f"parts: expected a multiple of the {processes.count} processes, got {self.training.parts}"
+                f"micro_batches: expected a multiple of the {processes.count} processes, "
+                f"got {self.training.micro_batches}"
             )
         self.average = copy.deepcopy(stage.model).requires_grad_(False)
         for optimizer in stage.optimizers:
@@ -53,7 +58,7 @@ class Trainer:
                 group["peak"] = group["lr"]
 
     def step(self, step: int, batches: Iterable[Batch]) -> dict[str, float]:
-        """One step on this process's parts; returns the losses over all.
+        """One step on this process's micro-batches; returns the losses over all.
 
         Raises TrainingError if one is not finite, AudioError in every process if one cannot read; then no weight has
         changed.
@@ -64,19 +69,19 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * schedule(step, training.warmup, training.steps)
         stage.begin(step)
-        share, totals = 1 / training.parts, dict[str, torch.Tensor]()
+        share, totals = 1 / training.micro_batches, dict[str, torch.Tensor]()
         failure = None
         try:
-            for part, batch in zip(self.parts, batches, strict=True):
-                for name, value in stage.backward(step, part, batch.to(processes.device), share).items():
+            for micro_batch, batch in zip(self.micro_batches, batches, strict=True):
+                for name, value in stage.backward(step, micro_batch, batch.to(processes.device), share).items():
                     totals[name] = totals.get(name, 0) + value * share
-        except AudioError as error:  # told to the others first, which would wait for this process's part
+        except AudioError as error:  # told to the others first, which would wait for this process's micro-batch
             failure = error
         if processes.any(failure is not None):
             raise failure or AudioError(f"step {step}: another process could not read its recordings")
         losses = dict(zip(totals, processes.sum(torch.stack([*totals.values()])).tolist(), strict=True))
-        processes.sum_gradients(parameter for player in stage.players for parameter in player)
-        norms = [float(torch.nn.utils.clip_grad_norm_(player, training.clip)) for player in stage.players]
+        processes.sum_gradients(parameter for group in stage.parameter_groups for parameter in group)
+        norms = [float(torch.nn.utils.clip_grad_norm_(group, training.clip)) for group in stage.parameter_groups]
         losses |= dict(zip(("gradient", "discriminator_gradient"), norms, strict=False))
         for name, number in losses.items():
             if not abs(number) < float("inf"):
@@ -110,31 +115,31 @@ class Trainer:
 def run(trainer: Trainer, folder: Path, first: int) -> bool:
     """Trains from step `first` to the last, or until Ctrl-C; returns whether the last was reached."""
     training, processes = trainer.training, trainer.processes
-    places = ((step, part) for step in range(first, training.steps) for part in trainer.parts)
+    places = ((step, micro_batch) for step in range(first, training.steps) for micro_batch in trainer.micro_batches)
     with (
         stop_requests() as asked,
         closing(read_ahead(trainer.data, places, training.workers)) as batches,
-        _journal(trainer, folder, first) as journal,
+        _training_log(trainer, folder, first) as log,
     ):
         for step in range(first, training.steps):
             try:
-                losses = trainer.step(step, islice(batches, len(trainer.parts)))
+                losses = trainer.step(step, islice(batches, len(trainer.micro_batches)))
             except AudioError:  # nothing has moved in this step, and those before it shall not be lost
-                if journal and step > first:
+                if log and step > first:
                     trainer.save(folder, step)
                 raise
             done, stopping = step + 1, processes.any(asked.is_set())
             is_last = stopping or done == training.steps
-            if journal:
-                journal.add(losses)
+            if log:
+                log.add(losses)
                 if done % training.log_every == 0 or is_last:
                     books = codebooks.layers(trainer.stage.model.quantizer)
-                    journal.write(done, [codebooks.perplexity(book) for book in books])
+                    log.write(done, [codebooks.perplexity(book) for book in books])
                 if done % training.checkpoint_every == 0 or is_last:
                     trainer.save(folder, done)
-                    _listen(trainer, journal, done)
+                    _listen(trainer, log, done)
             if stopping and done < training.steps:
-                if journal:
+                if log:
                     print(f"stopped after step {done}; --resume continues")
                 return False
     processes.wait()  # the first one's files are there now
@@ -183,12 +188,12 @@ def _check_resumption(recipe: Recipe, folder: Path) -> None:
 def make_trainer(recipe: Recipe, training: Stage1 | Stage2, processes: Processes, start: str | Path | None) -> Trainer:
     """A stage's trainer; stage 2 from the tokenizer `start`, or None for random weights to be loaded over."""
     data = make_data(recipe, training)
-    stage: FromScratch | Adversarial
+    stage: ReconstructionStage | AdversarialStage
     if isinstance(training, Stage1):
-        stage = FromScratch(recipe, training, data, processes)
+        stage = ReconstructionStage(recipe, training, data, processes)
     else:
         model = AudioTokenizer(recipe.model) if start is None else read_start(recipe, start)
-        stage = Adversarial(model, training, processes)
+        stage = AdversarialStage(model, training, processes)
     return Trainer(stage, data, processes, resumption.noted(recipe, training))
 
 
@@ -204,7 +209,7 @@ def make_data(recipe: Recipe, training: Training) -> AudioData:
         batch=training.batch,
         seed=training.seed,
         frame=frame,
-        spoken=text.batch if text else 0,
+        utterances=text.batch if text else 0,
         seconds=text.seconds if text else 0,
     )
 
@@ -222,24 +227,24 @@ def read_start(recipe: Recipe, start: str | Path) -> AudioTokenizer:
 
 
 @contextmanager
-def _journal(trainer: Trainer, folder: Path, first: int) -> Iterator[Journal | None]:
+def _training_log(trainer: Trainer, folder: Path, first: int) -> Iterator[TrainingLog | None]:
     """The log, in the first process only."""
     if trainer.processes.rank:
         yield None
         return
-    with Journal(folder, first, trainer.training.steps) as journal:
-        yield journal
+    with TrainingLog(folder, first, trainer.training.steps) as log:
+        yield log
 
 
-def _listen(trainer: Trainer, journal: Journal, done: int) -> None:
+def _listen(trainer: Trainer, log: TrainingLog, done: int) -> None:
     """Notes the same few crops at every checkpoint, as the averaged model renders them."""
-    if journal.board is None:
+    if log.board is None:
         return
     rate = trainer.average.config.sampling_rate
     waves = trainer.data(0).crops[:SAMPLES].to(trainer.processes.device)
     decoded = trainer.average.decode_batch(trainer.average.encode_batch(list(waves)))
-    journal.listen(done, "original", waves.flatten().cpu(), rate)
-    journal.listen(done, "decoded", torch.cat(decoded).float().cpu(), rate)
+    log.listen(done, "original", waves.flatten().cpu(), rate)
+    log.listen(done, "decoded", torch.cat(decoded).float().cpu(), rate)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ SHOWN = (
 )
 
 
-class Journal:
+class TrainingLog:
     """The log of one stage from step `first` on; what an earlier run noted after that step is dropped."""
 
     def __init__(self, folder: Path, first: int, steps: int) -> None:
@@ -35,7 +35,7 @@ class Journal:
             kept = path.read_text(encoding="utf-8").splitlines() if first and path.exists() else []
             with atomic_output(path, force=True) as partial:
                 partial.write_text("".join(f"{line}\n" for line in kept if _step(line) <= first), encoding="utf-8")
-            self.log = os.open(path, os.O_WRONLY | os.O_APPEND)  # unbuffered: nothing is left to fail when it closes
+            self.file = os.open(path, os.O_WRONLY | os.O_APPEND)  # unbuffered: nothing is left to fail when it closes
         except OSError as error:
             raise OutputError(f"{path}: cannot write, {error.strerror or error}") from error
         self.board = None
@@ -45,7 +45,7 @@ class Journal:
             self.board = SummaryWriter(folder / "tensorboard", purge_step=first)
         self.bar = tqdm(total=steps, initial=first, unit="step", disable=None, leave=False)
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> "TrainingLog":
         return self
 
     def __exit__(
@@ -55,7 +55,7 @@ class Journal:
         if self.board:
             with suppress(OSError):  # a full disk, which has been said
                 self.board.close()
-        os.close(self.log)
+        os.close(self.file)
 
     def add(self, values: dict[str, float]) -> None:
         """Counts a step's values towards the next record."""
@@ -70,7 +70,7 @@ class Journal:
         record["perplexity"] = [round(p) for p in perplexity]
         record["steps_per_second"] = _digits(count / max(now - self.since, 1e-6))
         try:
-            os.write(self.log, f"{json.dumps(record)}\n".encode())
+            os.write(self.file, f"{json.dumps(record)}\n".encode())
             if self.board:
                 for name in (*self.values, "steps_per_second"):
                     self.board.add_scalar(name, record[name], done)
