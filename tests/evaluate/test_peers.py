@@ -155,9 +155,10 @@ def test_damaged_folders_are_an_error(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(MimoError, match="--peer dac: cannot load"):
         load_peer(f"dac={folder}", 1, CPU)
-    (folder / "config.json").write_text("[]")
-    with pytest.raises(MimoError, match="expected a checkpoint folder with config"):
-        load_peer(f"dac={folder}", 1, CPU)
+    for text in ("[]", "[" * 100_000):
+        (folder / "config.json").write_text(text)
+        with pytest.raises(MimoError, match="expected a checkpoint folder with config"):
+            load_peer(f"dac={folder}", 1, CPU)
 
 
 def test_two_channels_are_an_error(folders, tmp_path: Path) -> None:

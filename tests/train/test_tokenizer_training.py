@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import save_file
 
 from mimo_audio.cli import main
-from mimo_audio.errors import AudioError
+from mimo_audio.errors import AudioError, ModelError
 from mimo_audio.files.output import OutputError
 from mimo_audio.tokenizer import AudioTokenizer
+from mimo_audio.train import checkpoint
 from mimo_audio.train.audio_data import Batch
 from mimo_audio.train.log import TrainingLog
 from mimo_audio.train.recipe import Recipe, TrainingError
@@ -261,6 +263,14 @@ def test_a_full_disk_keeps_the_last_checkpoint(values, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (tmp_path / "run" / "checkpoint.safetensors").read_bytes() == before
     assert trainer.load(tmp_path / "run") == 1
+
+
+@pytest.mark.parametrize("noted", ["[", "[" * 100_000, "{}", '{"step": "x"}', "3"])
+def test_a_checkpoint_with_a_damaged_note_is_an_error(noted, tmp_path):
+    save_file({"x": torch.zeros(1)}, tmp_path / "checkpoint.safetensors", {"training": noted})
+    for read in (checkpoint.recipe_of, lambda path: checkpoint.load(path, {}, [])):
+        with pytest.raises(ModelError, match=r"cannot resume from .*checkpoint\.safetensors"):
+            read(tmp_path / "checkpoint.safetensors")
 
 
 def test_a_checkpoint_of_another_shape_is_an_error(values, tmp_path, capsys):

@@ -5,7 +5,6 @@ was trained for. Weights come from safetensors in a local folder or the local hu
 unpickled.
 """
 
-import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -17,6 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from mimo_audio.errors import MimoError, ModelError
+from mimo_audio.files.schema import read_json
 
 PIECE_SECONDS = 30  # longer recordings are coded in pieces of this length, each for itself
 
@@ -146,8 +146,8 @@ def load_peer(option: str, kbit_per_s: float, device: torch.device) -> Peer:
 def _check_folder(name: str, folder: Path) -> None:
     """Raises ModelError unless the folder's config.json describes this codec: others would load as random weights."""
     try:
-        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = read_json(folder / "config.json")["model_type"]
+    except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"--peer {name}: {folder}: expected a checkpoint folder with config.json: {error}") from error
     if found != name:
         raise ModelError(f"--peer {name}: {folder}: expected a checkpoint of {name}, got one of {found!r}")

@@ -1,12 +1,12 @@
 """Which language model and which audio tokenizer belong together: where they are found, and whether they fit."""
 
-import json
 from importlib.resources import files
 from os import PathLike
 from os.path import normpath
 from pathlib import Path
 
 from mimo_audio.errors import ModelError
+from mimo_audio.files.schema import read_json
 from mimo_audio.lm.config import LanguageModelConfig
 from mimo_audio.released.config import dashed
 from mimo_audio.tokenizer.config import TokenizerConfig
@@ -59,8 +59,8 @@ def is_model(folder: Path) -> bool:
 def is_language_model(folder: Path) -> bool:
     """Whether the folder is meant as a language model, readable or not."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        config = read_json(folder / "config.json")
+    except ValueError:
         return False
     return isinstance(config, dict) and "num_hidden_layers" in config
 

@@ -45,7 +45,7 @@ def recipe_of(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, "pt") as file:
             return dict(json.loads(file.metadata()["training"])["recipe"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ModelError(f"cannot resume from {path}: {error}") from error
 
 
@@ -59,7 +59,7 @@ def load(path: Path, modules: dict[str, nn.Module], optimizers: Sequence[torch.o
             module.load_state_dict(
                 {k.removeprefix(f"{name}."): t for k, t in tensors.items() if k.startswith(f"{name}.")}
             )
-    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"cannot resume from {path}: {error}") from error
     for number, optimizer in enumerate(optimizers):
         state: dict[int, dict[str, Tensor]] = {}
