@@ -70,9 +70,9 @@ def test_every_head_width(backend, dim) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize(("dim", "window"), [(16, (40, 10)), (64, (-1, 0)), (128, (-1, -1))])
+@pytest.mark.parametrize(("dim", "window"), [(16, (40, 10)), (32, (49, 5)), (64, (-1, 0)), (128, (-1, -1))])
 def test_half_precision_is_as_exact_as_the_plain_definition(backend, dtype, dim, window) -> None:
-    """Errors against float64 on the same rounded inputs stay below 1.2 times those of the definition run in `dtype`."""
+    """Errors against float64 on the same rounded inputs, beside those of the definition run in `dtype`."""
     q, k, v = make_qkv(170, 2, dim, dtype, backend.device)
     rest = (None, *window, *make_rotary(170, dim, backend.device), None)
     grad = torch.randn(170, 2, dim).to(q)
@@ -80,9 +80,9 @@ def test_half_precision_is_as_exact_as_the_plain_definition(backend, dtype, dim,
     exact = [reference.window_attention(*wide, *rest), *reference_gradients(grad.double(), *wide, *rest)]
     plain = [reference.window_attention(q, k, v, *rest), *reference_gradients(grad, q, k, v, *rest)]
     native = [attend(backend, q, k, v, *rest), *gradients(backend, grad, q, k, v, *rest)]
-    for wanted, definition, got in zip(exact, plain, native, strict=True):
+    for wanted, definition, got, bound in zip(exact, plain, native, (1.2, 1.05, 1.05, 1.05), strict=True):
         assert got.dtype == dtype
-        assert relative_error(got, wanted) < 1.2 * relative_error(definition, wanted)
+        assert relative_error(got, wanted) < bound * relative_error(definition, wanted)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -95,7 +95,7 @@ def test_half_precision_is_as_exact_as_the_plain_definition(backend, dtype, dim,
         ((31, 34), -0.3),
         ((56, 0), 0.0),
         ((57, 0), 0.2),
-        ((90, 3), -0.2),
+        ((78, 3), -0.2),
         ((5, -1), 0.0),
     ],
 )
@@ -107,6 +107,24 @@ def test_half_precision_of_all_widths_and_reaches(backend, dtype, dim, window, s
     wanted = reference.window_attention(*(t.double() for t in (q, k, v)), *rest)
     plain = reference.window_attention(q, k, v, *rest)
     assert relative_error(attend(backend, q, k, v, *rest), wanted) < 1.2 * relative_error(plain, wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("left", "right"), [(49, 5), (33, 17), (65, 47), (2, 1)])
+def test_gradient_of_one_row_reaches_exactly_what_it_sees(backend, dtype, left, right) -> None:
+    rows, origin = 170, [0, 1, 15, 16, 31, 48, 49, 63, 64, 79, 80, 112, 127, 128, 169]  # one row in every head
+    q, k, v = make_qkv(rows, len(origin), 16, dtype, backend.device, spread=0.3)
+    grad = torch.zeros_like(q)
+    grad[torch.tensor(origin), torch.arange(len(origin))] = 1.0
+    offset = torch.arange(rows)[:, None] - torch.tensor(origin)
+    seen = (offset >= -left) & (offset <= right)
+    rest = (None, left, right, None, None, None)
+    grad_q, _, grad_v = (t.cpu() for t in gradients(backend, grad, q, k, v, *rest))
+    assert torch.equal((grad_v != 0).any(-1), seen)
+    assert not grad_q.abs().amax(-1)[offset != 0].any()
+    wanted = reference_gradients(*(t.double().cpu() for t in (grad, q, k, v)), *rest)[0]
+    for got, exact in zip(grad_q[offset == 0], wanted[offset == 0], strict=True):
+        assert relative_error(got, exact) < 0.04
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
