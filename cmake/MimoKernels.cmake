@@ -1,6 +1,7 @@
 # The kernels, which know no framework: mimo_cpu (one copy per instruction set) and mimo_cuda.
 list(TRANSFORM MIMO_OPS REPLACE "(.+)" "csrc/cpu/\\1.cpp" OUTPUT_VARIABLE MIMO_CPU_SOURCES)
 list(TRANSFORM MIMO_OPS REPLACE "(.+)" "csrc/cuda/\\1.cu" OUTPUT_VARIABLE MIMO_CUDA_SOURCES)
+list(APPEND MIMO_CUDA_SOURCES csrc/cuda/bad_data.cu)
 
 add_library(mimo_cpu STATIC csrc/common/cpu_dispatch.cpp csrc/cpu/memory.cpp csrc/cpu/fft_plan.cpp)
 target_include_directories(mimo_cpu PRIVATE csrc csrc/include)

@@ -4,3 +4,6 @@ from typing import Any
 
 def build_info() -> dict[str, Any]:
     """Version, git revision, compiler, torch target, CPU instruction set in use, CUDA version and architectures."""
+
+def take_bad_data(device: int) -> str:
+    """What CUDA kernels of the device have reported since the last call, or the empty string."""

@@ -6,6 +6,7 @@ Needs torch only. Every op has a plain-torch definition of the same name in ``mi
 import torch  # noqa: F401  (before _C, which links against its libraries)
 
 from mimo_audio_native._C import build_info  # registers torch.ops.mimo.*
+from mimo_audio_native.bad_data import raise_device_errors
 from mimo_audio_native.mel import mel_filterbank
 from mimo_audio_native.ops.backbone_step import backbone_step
 from mimo_audio_native.ops.delayed_sampling import delayed_sampling
@@ -30,6 +31,7 @@ __all__ = [
     "mel_filterbank",
     "patch_attention",
     "patch_decode",
+    "raise_device_errors",
     "rotary",
     "rvq_decode",
     "rvq_encode",

@@ -16,7 +16,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-SHIPPED = ("sm_80", "sm_90a", "sm_100")
+SHIPPED = ("sm_80", "sm_90", "sm_100", "sm_120")
 Kernels = dict[str, dict[str, tuple[int, int, int]]]  # name -> architecture -> registers, stack, shared memory
 
 

@@ -20,7 +20,7 @@ MAY_INCLUDE = {
     "ops": ("mimo/", "common/"),
     "common": ("mimo/", "common/"),
     "emulator": ("emulator/", "cuda/mma.h"),
-    "bindings": ("common/cpu_dispatch.h", "emulator/", "cuda/fft.cuh"),
+    "bindings": ("common/cpu_dispatch.h", "common/bad_data.h", "emulator/", "cuda/fft.cuh"),
     "dsp": ("mimo/", "common/cpu_dispatch.h"),
 }
 SEES_TORCH = ("common", "ops")

@@ -2,6 +2,7 @@
 // csrc/emulator. For tests; never part of a wheel.
 #include <pybind11/pybind11.h>
 
+#include "common/bad_data.h"
 #include "cuda/fft.cuh"
 #include "emulator/emulator.h"
 #include "emulator/self_test.h"
@@ -21,5 +22,8 @@ PYBIND11_MODULE(_emulator, m) {
         "Run the threads of each block in an order drawn from `seed` (0: in index order).");
   m.def("self_test", &mimo::emulator::self_test, pybind11::arg("name"),
         "Run a small kernel of emulator/self_test.cpp; its result, or the launch's error.");
+  m.def(
+      "take_bad_data", [] { return mimo::bad_data_text(mimo::cuda::take_bad_data(0)); },
+      "What kernels have reported since the last call, or the empty string.");
   m.def("fft_passes", &fft_passes, pybind11::arg("n_fft"), "The passes of a float32 FFT, as (radix, span, pad).");
 }

@@ -1,7 +1,8 @@
 // mimo_audio_native._C: importing it registers torch.ops.mimo.* (static initialisers of ops/*.cpp); build_info() says
-// how it was built. Includes no torch header.
+// how it was built, take_bad_data(device) what its CUDA kernels have reported. Includes no torch header.
 #include <pybind11/pybind11.h>
 
+#include "common/bad_data.h"
 #include "common/cpu_dispatch.h"
 
 namespace py = pybind11;
@@ -22,5 +23,12 @@ PYBIND11_MODULE(_C, m) {
     info["cuda_archs"] = "";
 #endif
     return info;
+  });
+  m.def("take_bad_data", []([[maybe_unused]] int device) -> std::string {
+#if defined(MIMO_WITH_CUDA)
+    return mimo::bad_data_text(mimo::cuda::take_bad_data(device));
+#else
+    return "";
+#endif
   });
 }

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "common/bad_data.h"
 #include "common/torch_api.h"
 #include "mimo/delayed_sampling.h"
 
@@ -15,7 +16,7 @@ struct SamplingTensors {
 };
 
 // Checks them against `first`, the op's first tensor, which has `rows` rows; `hold` keeps contiguous copies alive.
-// Values are looked at on the CPU only; on CUDA, where looking would synchronise, the kernel traps.
+// Values are looked at on the CPU only; on CUDA, where looking would synchronise, the kernel reports them.
 inline RowSampling row_sampling_of(const char* op, const SamplingTensors& t, int64_t rows, const char* first_name,
                                    const Tensor& first, std::vector<Tensor>& hold) {
   const auto data = [&](const char* name, const Tensor& x, ScalarType dtype) {
@@ -33,7 +34,7 @@ inline RowSampling row_sampling_of(const char* op, const SamplingTensors& t, int
   s.top_p = static_cast<const float*>(data("top_p", t.top_p, ScalarType::Float));
   s.seeds = static_cast<const int64_t*>(data("seeds", t.seeds, ScalarType::Long));
   s.offsets = static_cast<const int64_t*>(data("offsets", t.offsets, ScalarType::Long));
-  for (int64_t b = 0; first.is_cpu() && b < rows; ++b) {
+  for (int64_t b = 0; !runs_cuda_kernels(first) && b < rows; ++b) {
     MIMO_CHECK(std::isfinite(s.temperature[b]) && s.temperature[b] >= 0, op, ": temperature[", b,
                "] must be 0 (the largest logit) or positive and finite, got ", s.temperature[b]);
     MIMO_CHECK(!std::isnan(s.top_p[b]), op, ": top_p[", b, "] must be a number, got ", s.top_p[b]);
@@ -43,8 +44,7 @@ inline RowSampling row_sampling_of(const char* op, const SamplingTensors& t, int
 
 // After a CPU kernel: *s.invalid_row is the row it could not sample, or -1.
 inline void check_sampled(const char* op, int64_t invalid_row) {
-  MIMO_CHECK(invalid_row < 0, op, ": the logits of row ", invalid_row,
-             " cannot be sampled: one is NaN, or the largest divided by the temperature is not finite");
+  MIMO_CHECK(invalid_row < 0, invalid_logits_text(op, invalid_row));
 }
 
 // Checks the codebooks of a step and fills in heads, embeddings, vocabulary, empty_ids, delays, channels and embed_dim.

@@ -97,7 +97,7 @@ DType dtype_of(const char* op, const char* name, const Tensor& t) {
 }
 
 void check_launch(const char* op, LaunchError error) {
-  MIMO_CHECK(error == nullptr, op, ": the CUDA kernel did not start: ", error);
+  MIMO_CHECK(error == nullptr, op, ": the CUDA kernel did not start, or an earlier one failed: ", error);
 }
 
 void* current_cuda_stream([[maybe_unused]] const Tensor& t) {

@@ -51,6 +51,15 @@ void check_same_dtype(const char* op, const char* name, const Tensor& t, const c
 
 DType dtype_of(const char* op, const char* name, const Tensor& t);  // f32, f64, f16, bf16 or an error
 
+// Whether CUDA kernels compute with t. Then an op looks at no values, which would synchronise (mimo/bad_data.h).
+inline bool runs_cuda_kernels([[maybe_unused]] const Tensor& t) {
+#if defined(MIMO_EMULATOR)
+  return true;
+#else
+  return t.is_cuda();
+#endif
+}
+
 // Runs the CPU kernel of the best instruction set, or the CUDA kernel on the tensor's device and current stream.
 //   MIMO_RUN("rvq_decode", x, rvq_decode, params)
 // MIMO_RUN_ON_DEVICE is for kernels that the CPU does without, once it is known that MIMO_RUN would run CUDA's.

@@ -1,5 +1,6 @@
 // The device buffers that the kernels of a decode step pass on to each other (decode_step.cuh).
 #pragma once
+#include "cuda/bad_data.cuh"
 #include "cuda/warp.cuh"
 #include "mimo/decode_step.h"
 
@@ -16,6 +17,7 @@ struct DecodeState {
   const int64_t* padding;  // [batch]: positions at a row's left that are none of its own; null: no row has any
   BlockShape shape;
   int batch, position;
+  BadDataReport report{BadData::backbone_step};  // of lengths and padding; such a row sees all positions
 
   // Elements of a layer's keys, or of its values.
   __host__ __device__ int64_t layer_size() const {
@@ -26,14 +28,16 @@ struct DecodeState {
   __device__ __forceinline__ int last(int b) const {
     if (!lengths) return position;
     const int64_t count = lengths[b];
-    MIMO_DEVICE_CHECK(count >= 0 && count <= position);
-    return int(count);
+    if (count >= 0 && count <= position) return int(count);
+    report(b, kBadLengths);
+    return position;
   }
   __device__ __forceinline__ int first(int b) const {
     if (!padding) return 0;
     const int64_t count = padding[b];
-    MIMO_DEVICE_CHECK(count >= 0 && count <= last(b));
-    return int(count);
+    if (count >= 0 && count <= last(b)) return int(count);
+    report(b, kBadPadding);
+    return 0;
   }
 
   // The keys, or values, of a layer; C: the cache's dtype. Where in them those of row b's position lie.

@@ -4,6 +4,7 @@
 //   draw_kernel    a block per row and active codebook (cuda/sampling.cuh) writes the token
 //   embed_kernel   adds up the tokens' embeddings in codebook order
 // A lane's sum runs over d in steps that D alone fixes: a row's logits do not depend on its batch.
+#include "cuda/bad_data.cuh"
 #include "cuda/sampling.cuh"
 #include "mimo/delayed_sampling.h"
 
@@ -75,7 +76,7 @@ __global__ void __launch_bounds__(32 * kWarps, 2)
 }
 
 __global__ void __launch_bounds__(kSampleThreads, 2)
-    draw_kernel(DelayedSamplingParams p, ActiveCodebooks active, const float* logits) {
+    draw_kernel(DelayedSamplingParams p, ActiveCodebooks active, const float* logits, BadDataReport report) {
   __shared__ RowSampler<kSampleThreads>::Shared shared;
   wait_for_previous_kernel();
   let_next_kernel_start();
@@ -88,7 +89,9 @@ __global__ void __launch_bounds__(kSampleThreads, 2)
   RowSampler<kSampleThreads> sampler(shared);
   const int token = sampler.sample([=](int k) { return k == empty ? kNone : row[k]; }, p.vocabulary[c],
                                    how.temperature[b], how.top_k[b], how.top_p[b], uniform);
-  if (threadIdx.x == 0) p.tokens[(int64_t(b) * p.group_size + frame) * p.channels + c] = token;
+  if (threadIdx.x == 0) {
+    p.tokens[(int64_t(b) * p.group_size + frame) * p.channels + c] = drawn(token, b, report);
+  }
 }
 
 template <class T>
@@ -125,7 +128,7 @@ LaunchError step(const DelayedSamplingParams& p, cudaStream_t stream) {
       MIMO_LAUNCH_EARLY(blocks, block, 0, stream, logits_kernel<T, true, 8>)(p, active, logits);
     }
     MIMO_LAUNCH_EARLY(dim3(unsigned(p.batch), unsigned(active.count)), kSampleThreads, 0, stream, draw_kernel)
-    (p, active, logits);
+    (p, active, logits, BadDataReport(p.sampling.op));
   }
   constexpr int kColumns = 128;
   MIMO_LAUNCH_EARLY(dim3(unsigned(p.batch), unsigned((p.embed_dim + kColumns - 1) / kColumns)), kColumns, 0, stream,

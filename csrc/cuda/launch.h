@@ -39,6 +39,8 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <atomic>
+
 #define MIMO_LAUNCH(grid, block, shared_bytes, stream, ...) __VA_ARGS__<<<(grid), (block), (shared_bytes), (stream)>>>
 
 // Inside a kernel: `type* name` points to the launch's dynamic shared memory, 16-byte aligned.
@@ -46,9 +48,14 @@
   extern __shared__ __align__(16) unsigned char mimo_dynamic_shared_[]; \
   type* name = reinterpret_cast<type*>(mimo_dynamic_shared_)
 
-// More than 48 KB of dynamic shared memory per block has to be asked for, once per kernel and device.
-#define MIMO_ALLOW_SHARED(bytes, ...) \
-  cudaFuncSetAttribute(__VA_ARGS__, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes))
+// Before a launch whose dynamic shared memory may exceed 48 KB per block, or should hold many blocks of a
+// multiprocessor: allows the kernel all that a block may have. Once per kernel and device: the limit is the kernel's,
+// not the launch's, and another thread may be about to launch it with more.
+#define MIMO_ALLOW_SHARED(...)                 \
+  do {                                         \
+    static ::mimo::cuda::SharedAllowance mine; \
+    mine.allow(__VA_ARGS__);                   \
+  } while (0)
 
 #define MIMO_DEVICE_CHECK(condition) \
   do {                               \
@@ -59,6 +66,31 @@
   ::mimo::cuda::early_launch((grid), (block), (shared_bytes), (stream), __VA_ARGS__)
 
 namespace mimo::cuda {
+// Of one kernel: the devices that have been told.
+class SharedAllowance {
+ public:
+  template <class Kernel>
+  void allow(Kernel* kernel) {
+    int device = 0, most = 0;
+    cudaGetDevice(&device);
+    const uint64_t bit = device < 64 ? uint64_t(1) << device : 0;
+    if (told_.load(std::memory_order_acquire) & bit) return;
+    cudaFuncAttributes own{};
+    if (cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess ||
+        cudaFuncGetAttributes(&own, kernel) != cudaSuccess ||
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most - int(own.sharedSizeBytes)) !=
+            cudaSuccess ||
+        cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared) !=
+            cudaSuccess) {
+      return;  // the launch says what is wrong
+    }
+    told_.fetch_or(bit, std::memory_order_release);
+  }
+
+ private:
+  std::atomic<uint64_t> told_{0};
+};
+
 inline bool has_early_launch() {
   int device = 0, major = 0;
   cudaGetDevice(&device);
@@ -140,12 +172,14 @@ __device__ __forceinline__ float power_of_two(float x) {
 #define MIMO_EMULATE_(early, grid, block, shared_bytes, stream, ...)                                                 \
   [grid_ = dim3(grid), block_ = dim3(block), bytes_ = size_t(shared_bytes), stream_ = (stream)](auto... arguments) { \
     (void)stream_;                                                                                                   \
-    ::mimo::emulator::launch(grid_, block_, bytes_, [=] { __VA_ARGS__(arguments...); }, early);                      \
+    ::mimo::emulator::launch(                                                                                        \
+        grid_, block_, bytes_, [=] { __VA_ARGS__(arguments...); }, reinterpret_cast<const void*>(&__VA_ARGS__),      \
+        early);                                                                                                      \
   }
 #define MIMO_LAUNCH(...) MIMO_EMULATE_(false, __VA_ARGS__)
 #define MIMO_LAUNCH_EARLY(...) MIMO_EMULATE_(true, __VA_ARGS__)
 #define MIMO_DYNAMIC_SHARED(type, name) type* name = reinterpret_cast<type*>(::mimo::emulator::dynamic_shared())
-#define MIMO_ALLOW_SHARED(bytes, ...) (void)(bytes)
+#define MIMO_ALLOW_SHARED(...) ::mimo::emulator::allow_shared(reinterpret_cast<const void*>(&__VA_ARGS__))
 #define MIMO_DEVICE_CHECK(condition)                                              \
   do {                                                                            \
     if (!(condition)) ::mimo::emulator::fail("device check failed: " #condition); \

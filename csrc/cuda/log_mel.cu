@@ -151,7 +151,7 @@ LaunchError run_log_mel(const LogMelParams& p, cudaStream_t stream) {
   const int64_t bytes = fft_shared_bytes<T>(plan) + int64_t(sizeof(T)) * plan.teams * mels.padded(mels.length);
   return with_fft_size<T>(plan.n_fft, [&](auto size) {
     constexpr int kSize = size;
-    MIMO_ALLOW_SHARED(bytes, log_mel_kernel<T, kSize>);
+    MIMO_ALLOW_SHARED(log_mel_kernel<T, kSize>);
     MIMO_LAUNCH(fft_grid(plan, frames, rounds), fft_block(plan), bytes, stream, log_mel_kernel<T, kSize>)
     (p, plan, mels, int(rounds));
     return MIMO_LAUNCH_ERROR();

@@ -61,9 +61,9 @@ __global__ void __launch_bounds__(kFftMaxThreads, kFftMinBlocks<typename Frames:
     overlap_add_kernel(const __grid_constant__ Frames frames, const __grid_constant__ FftPlan plan, int run_length) {
   using T = typename Frames::T;
   MIMO_DYNAMIC_SHARED(Complex<T>, shared);
-  __shared__ Reach reach[kFftMaxTeams];
   const Fft<T, kSize> fft(plan, shared);
-  T* sum = fft.rest();
+  Reach* reach = reinterpret_cast<Reach*>(fft.rest());  // of the teams' frames
+  T* sum = reinterpret_cast<T*>(reach + kFftMaxTeams);
   T* scratch = sum + run_length + int(threadIdx.y) * frames.scratch;
   const Run run = frames.run(blockIdx.x, run_length);
   const int thread = block_thread(), threads = fft.threads();
@@ -88,11 +88,17 @@ __global__ void __launch_bounds__(kFftMaxThreads, kFftMinBlocks<typename Frames:
   frames.finish(run, sum, reinterpret_cast<T*>(fft.buffer(0)));
 }
 
+// All that the kernel has is dynamic shared memory, so that this is what counts against a block's limit.
+template <class T>
+int64_t fixed_shared_bytes(const FftPlan& plan) {
+  return fft_shared_bytes<T>(plan) + kFftMaxTeams * int64_t(sizeof(Reach));
+}
+
 // Samples per block for `samples` in all: see above, in 64 KB of shared memory, or half a frame where that is more.
 template <class Frames>
 int run_length_of(const Frames& frames, const FftPlan& plan, int64_t samples) {
   using T = typename Frames::T;
-  const int64_t used = fft_shared_bytes<T>(plan) + int64_t(sizeof(T)) * plan.teams * frames.scratch;
+  const int64_t used = fixed_shared_bytes<T>(plan) + int64_t(sizeof(T)) * plan.teams * frames.scratch;
   const int64_t room = std::max<int64_t>((64 * 1024 - used) / int64_t(sizeof(T)), plan.n_fft / 2);
   return int(std::min(room, std::clamp<int64_t>(samples / 512, plan.n_fft, 6 * plan.n_fft)));
 }
@@ -105,10 +111,10 @@ LaunchError launch_overlap_add(const Frames& frames, int n_fft, int64_t samples,
   const int run_length = run_length_of(frames, plan, samples);
   const int64_t blocks = frames.blocks(run_length);
   const int64_t bytes =
-      fft_shared_bytes<T>(plan) + int64_t(sizeof(T)) * (run_length + int64_t(plan.teams) * frames.scratch);
+      fixed_shared_bytes<T>(plan) + int64_t(sizeof(T)) * (run_length + int64_t(plan.teams) * frames.scratch);
   return with_fft_size<T>(n_fft, [&](auto size) {
     constexpr int kSize = size;
-    MIMO_ALLOW_SHARED(bytes, overlap_add_kernel<Frames, kSize>);
+    MIMO_ALLOW_SHARED(overlap_add_kernel<Frames, kSize>);
     MIMO_LAUNCH(unsigned(blocks), fft_block(plan), bytes, stream, overlap_add_kernel<Frames, kSize>)
     (frames, plan, run_length);
     return MIMO_LAUNCH_ERROR();

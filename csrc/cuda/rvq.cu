@@ -12,6 +12,7 @@
 // order, as in the reference: results are equal bit by bit.
 //
 // rvq_quantize_backward: a warp per row, one thread per column, all layers.
+#include "cuda/bad_data.cuh"
 #include "cuda/launch.h"
 #include "cuda/rvq_choose.h"
 #include "cuda/rvq_dots.h"
@@ -88,22 +89,29 @@ LaunchError tables(const RvqTablesParams& p, cudaStream_t stream) {
 
 // --- decoding and gradient ------------------------------------------------------------------------------------------
 
+// The code of row n in layer r; the first entry's where it is out of range, which is reported.
+__device__ __forceinline__ int64_t code_of(const Codebooks& books, const int64_t* codes, int64_t count, int r,
+                                           int64_t n, const BadDataReport& report) {
+  const int64_t code = codes[r * count + n];
+  if (code >= 0 && code < books.sizes[r]) return code;
+  report(n, uint8_t(r));
+  return 0;
+}
+
 template <class T, int kWide>
 struct alignas(sizeof(T) * kWide) Wide {
   T v[kWide];
 };
 
 template <class T, int kWide>
-__global__ void decode_kernel(RvqDecodeParams p) {
+__global__ void decode_kernel(RvqDecodeParams p, BadDataReport report) {
   const int per_row = p.codebooks.dim / kWide;
   const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, n = i / per_row, column = i % per_row;
   if (n >= p.count) return;
   Wide<T, kWide> sum{};
 #pragma unroll 4
   for (int r = 0; r < p.codebooks.layers; ++r) {
-    const int64_t code = p.codes[r * p.count + n];
-    // An index out of range traps, as torch's own indexing does on CUDA: checking on the host would synchronise.
-    MIMO_DEVICE_CHECK(code >= 0 && code < p.codebooks.sizes[r]);
+    const int64_t code = code_of(p.codebooks, p.codes, p.count, r, n, report);
     const auto entry = static_cast<const Wide<T, kWide>*>(p.codebooks.entries[r])[code * per_row + column];
 #pragma unroll
     for (int j = 0; j < kWide; ++j) sum.v[j] += entry.v[j];
@@ -120,16 +128,17 @@ LaunchError decode(const RvqDecodeParams& p, cudaStream_t stream) {
     wide = wide && reinterpret_cast<uintptr_t>(p.codebooks.entries[r]) % 16 == 0;
   }
   const int64_t threads = p.count * (p.codebooks.dim / (wide ? kWide : 1));
+  const BadDataReport report(BadData::rvq_decode);
   if (wide) {
-    MIMO_LAUNCH(blocks_of(threads, kThreads), kThreads, 0, stream, decode_kernel<T, kWide>)(p);
+    MIMO_LAUNCH(blocks_of(threads, kThreads), kThreads, 0, stream, decode_kernel<T, kWide>)(p, report);
   } else {
-    MIMO_LAUNCH(blocks_of(threads, kThreads), kThreads, 0, stream, decode_kernel<T, 1>)(p);
+    MIMO_LAUNCH(blocks_of(threads, kThreads), kThreads, 0, stream, decode_kernel<T, 1>)(p, report);
   }
   return MIMO_LAUNCH_ERROR();
 }
 
 template <class T>
-__global__ void quantize_backward_kernel(RvqBackwardParams p) {
+__global__ void quantize_backward_kernel(RvqBackwardParams p, BadDataReport report) {
   const int64_t n = int64_t(blockIdx.x) * kWarps + threadIdx.x / 32;
   if (n >= p.count) return;
   const int dim = p.codebooks.dim;
@@ -138,8 +147,7 @@ __global__ void quantize_backward_kernel(RvqBackwardParams p) {
     T residual = static_cast<const T*>(p.x)[n * dim + d], sum = static_cast<const T*>(p.grad_quantized)[n * dim + d];
 #pragma unroll 4
     for (int r = 0; r < p.codebooks.layers; ++r) {
-      const int64_t code = p.codes[r * p.count + n];
-      MIMO_DEVICE_CHECK(code >= 0 && code < p.codebooks.sizes[r]);
+      const int64_t code = code_of(p.codebooks, p.codes, p.count, r, n, report);
       residual -= static_cast<const T*>(p.codebooks.entries[r])[code * dim + d];
       sum += static_cast<const T*>(p.grad_commitment)[r] * scale * residual;
     }
@@ -150,7 +158,8 @@ __global__ void quantize_backward_kernel(RvqBackwardParams p) {
 template <class T>
 LaunchError quantize_backward(const RvqBackwardParams& p, cudaStream_t stream) {
   if (p.count == 0) return nullptr;
-  MIMO_LAUNCH(blocks_of(p.count, kWarps), 32 * kWarps, 0, stream, quantize_backward_kernel<T>)(p);
+  MIMO_LAUNCH(blocks_of(p.count, kWarps), 32 * kWarps, 0, stream, quantize_backward_kernel<T>)
+  (p, BadDataReport(BadData::rvq_backward));
   return MIMO_LAUNCH_ERROR();
 }
 

@@ -211,7 +211,7 @@ __global__ void __launch_bounds__(kProductThreads, 1)
 template <class Out>
 void products(const void* entries, int64_t entry_count, const void* rows, int64_t row_count, int steps, const Out& out,
               cudaStream_t stream) {
-  MIMO_ALLOW_SHARED(kProductShared, products_kernel<Out>);
+  MIMO_ALLOW_SHARED(products_kernel<Out>);
   const dim3 grid(blocks_of(entry_count, kRvqBlockEntries), blocks_of(row_count, kRvqBlockEntries));
   MIMO_LAUNCH(grid, kProductThreads, kProductShared, stream, products_kernel<Out>)
   (static_cast<const uint4*>(entries), static_cast<const uint4*>(rows), steps, out);
@@ -275,7 +275,7 @@ template <int kRight>
 void few_dots(const void* entries, const float* x, int rows, int dim, int steps, float* dots, int total,
               cudaStream_t stream) {
   constexpr int kFewTiles = few_tiles(kRight), kShared = kFewWarps * kFewTiles * kRight * 4 * 32 * int(sizeof(float));
-  MIMO_ALLOW_SHARED(kShared, few_dots_kernel<kRight>);
+  MIMO_ALLOW_SHARED(few_dots_kernel<kRight>);
   MIMO_LAUNCH(blocks_of(total, 16 * kFewTiles), 32 * kFewWarps, kShared, stream, few_dots_kernel<kRight>)
   (static_cast<const uint4*>(entries), x, rows, dim, steps, dots, total);
 }

@@ -11,6 +11,7 @@
 //   pick       the first entry at which the sum in index order exceeds a goal: every warp adds up a part, then the part
 //              that holds the goal is split again
 #pragma once
+#include "cuda/bad_data.cuh"
 #include "cuda/warp.cuh"
 #include "mimo/philox.h"
 #include "mimo/sampling.h"
@@ -21,6 +22,15 @@ using Mass = unsigned long long;
 inline constexpr float kOneMass = 0x1p39f;  // times kMaxVocabulary still below 2^64
 inline constexpr float kLowestScore = -3.402823466e38f, kNone = -__builtin_inff();
 inline constexpr int kThresholds = 8, kCandidates = 2048;
+// What RowSampler::sample returns for a row that cannot be sampled: -1 - part (mimo/bad_data.h).
+inline constexpr int kNoToken = -1;
+
+// The token to write for row `row`: 0 where sample() gave none, which is reported.
+__device__ __forceinline__ int drawn(int token, int64_t row, const BadDataReport& report) {
+  if (token >= 0) return token;
+  report(row, uint8_t(kNoToken - token));
+  return 0;
+}
 
 template <int kThreads>
 class RowSampler {
@@ -38,15 +48,16 @@ class RowSampler {
   __device__ explicit RowSampler(Shared& memory)
       : shared(memory), thread(int(threadIdx.x)), lane(thread % 32), warp(thread / 32) {}
 
-  // The token that `uniform` in [0, 1) draws from logit(0) .. logit(count - 1); the same for every thread. Traps where
-  // a logit is NaN, the largest score is not finite, or a setting is not one.
+  // The token that `uniform` in [0, 1) draws from logit(0) .. logit(count - 1); the same for every thread. Below 0
+  // where a logit is NaN, the largest score is not finite, or a setting is not one.
   template <class Logit>
   __device__ int sample(Logit logit, int count, float temperature, int top_k, float top_p, double uniform) {
-    MIMO_DEVICE_CHECK(temperature >= 0 && temperature <= -kLowestScore && top_p == top_p);
+    if (!(temperature >= 0 && temperature <= -kLowestScore)) return kNoToken - kBadTemperature;
+    if (top_p != top_p) return kNoToken - kBadTopP;
     const float divisor = temperature == 0 ? 1.0f : temperature;
     const auto score = [=](int i) { return logit(i) / divisor; };
     float least, largest;
-    extremes(score, count, least, largest);
+    if (!extremes(score, count, least, largest)) return kNoToken - kBadLogits;
     if (temperature == 0) return pick(score, [=](int, float s) { return Mass(s == largest); }, count, 0);
 
     float cut = kLowestScore;  // entries below it are removed
@@ -145,22 +156,24 @@ class RowSampler {
     __syncthreads();
   }
 
+  // False where a score is NaN or the largest is not finite.
   template <class Score>
-  __device__ void extremes(Score score, int count, float& least, float& largest) {
+  __device__ bool extremes(Score score, int count, float& least, float& largest) {
     least = -kLowestScore, largest = kLowestScore;
-    bool any = false;
+    bool any = false, valid = true;
     each(score, thread, count, kThreads, [&](int, float s) {
-      MIMO_DEVICE_CHECK(s <= -kLowestScore);  // neither NaN nor +inf
+      valid = valid && s <= -kLowestScore;  // neither NaN nor +inf
       if (s < kLowestScore) return;
       any = true;
       least = fminf(least, s);
       largest = fmaxf(largest, s);
     });
-    Mass finite[1] = {Mass(any)};
-    add_up(finite);
-    MIMO_DEVICE_CHECK(finite[0] > 0);
+    Mass of[2] = {Mass(any), Mass(!valid)};
+    add_up(of);
+    if (of[0] == 0 || of[1] > 0) return false;
     shared.maxima[thread] = any ? largest : kNone;
     spread(least, largest);
+    return true;
   }
 
   template <class Score, class Weight>

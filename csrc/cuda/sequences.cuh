@@ -131,7 +131,7 @@ LaunchError launch_divide_by_envelope(const SequenceFrames& frames, const void* 
                                       cudaStream_t stream) {
   const int64_t blocks = (frames.samples() + kDivideSamples - 1) / kDivideSamples;
   const int64_t bytes = int64_t(sizeof(T)) * frames.hop;
-  MIMO_ALLOW_SHARED(bytes, divide_by_envelope_kernel<T>);
+  MIMO_ALLOW_SHARED(divide_by_envelope_kernel<T>);
   MIMO_LAUNCH(unsigned(blocks), kDivideThreads, bytes, stream, divide_by_envelope_kernel<T>)
   (frames, static_cast<const T*>(window), static_cast<const T*>(grad), out);
   return MIMO_LAUNCH_ERROR();

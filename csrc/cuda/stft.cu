@@ -39,7 +39,7 @@ LaunchError run_stft(const StftParams& p, cudaStream_t stream) {
   const int64_t bytes = fft_shared_bytes<T>(plan);
   return with_fft_size<T>(plan.n_fft, [&](auto size) {
     constexpr int kSize = size;
-    MIMO_ALLOW_SHARED(bytes, stft_kernel<T, kSize>);
+    MIMO_ALLOW_SHARED(stft_kernel<T, kSize>);
     MIMO_LAUNCH(fft_grid(plan, frames, rounds), fft_block(plan), bytes, stream, stft_kernel<T, kSize>)
     (p, plan, int(rounds));
     return MIMO_LAUNCH_ERROR();
@@ -146,7 +146,7 @@ LaunchError run_istft_backward(const IstftParams& p, cudaStream_t stream) {
   const int64_t bytes = fft_shared_bytes<T>(plan), rounds = fft_rounds(plan, frames.rows);
   return with_fft_size<T>(plan.n_fft, [&](auto size) {
     constexpr int kSize = size;
-    MIMO_ALLOW_SHARED(bytes, istft_backward_kernel<T, kSize>);
+    MIMO_ALLOW_SHARED(istft_backward_kernel<T, kSize>);
     MIMO_LAUNCH(fft_grid(plan, frames.rows, rounds), fft_block(plan), bytes, stream, istft_backward_kernel<T, kSize>)
     (p, frames, plan, int(rounds));
     return MIMO_LAUNCH_ERROR();

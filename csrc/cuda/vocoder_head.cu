@@ -99,7 +99,7 @@ LaunchError run_head_backward(const VocoderHeadParams& p, cudaStream_t stream) {
   const int64_t bytes = fft_shared_bytes<T>(plan), rounds = fft_rounds(plan, frames.rows);
   return with_fft_size<T>(plan.n_fft, [&](auto size) {
     constexpr int kSize = size;
-    MIMO_ALLOW_SHARED(bytes, head_backward_kernel<T, kSize>);
+    MIMO_ALLOW_SHARED(head_backward_kernel<T, kSize>);
     MIMO_LAUNCH(fft_grid(plan, frames.rows, rounds), fft_block(plan), bytes, stream, head_backward_kernel<T, kSize>)
     (p, frames, plan, int(rounds));
     return MIMO_LAUNCH_ERROR();

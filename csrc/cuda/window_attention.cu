@@ -76,10 +76,10 @@ template <class T>
 LaunchError launch_tensor(const WindowAttentionBackwardParams& b, cudaStream_t stream) {
   dim3 grid = grid_of<T>(b.forward);
   grid.y = unsigned((b.forward.heads + T::kHeads - 1) / T::kHeads);
-  MIMO_ALLOW_SHARED(T::kSharedBytes, backward_queries_tensor_kernel<T>);
+  MIMO_ALLOW_SHARED(backward_queries_tensor_kernel<T>);
   MIMO_LAUNCH(grid, kThreads, T::kSharedBytes, stream, backward_queries_tensor_kernel<T>)(b);
   if (const LaunchError error = MIMO_LAUNCH_ERROR()) return error;
-  MIMO_ALLOW_SHARED(T::kSharedBytes, backward_keys_tensor_kernel<T>);
+  MIMO_ALLOW_SHARED(backward_keys_tensor_kernel<T>);
   MIMO_LAUNCH(grid, kThreads, T::kSharedBytes, stream, backward_keys_tensor_kernel<T>)(b);
   return MIMO_LAUNCH_ERROR();
 }

@@ -33,9 +33,12 @@
 namespace mimo::emulator {
 
 // --- what cuda/launch.h uses -----------------------------------------------------------------------------------------
+// Dynamic shared memory of more than 48 KB wants allow_shared(kernel) before.
 // An early launch (programmatic dependent launch) runs like any other, but every thread must wait for the kernel before
 // it, and let the next start after that only.
-void launch(dim3 grid, dim3 block, size_t shared_bytes, std::function<void()> body, bool early = false);
+void launch(dim3 grid, dim3 block, size_t shared_bytes, std::function<void()> body, const void* kernel,
+            bool early = false);
+void allow_shared(const void* kernel);
 void wait_for_previous_kernel();
 void let_next_kernel_start();
 unsigned char* dynamic_shared();

@@ -39,6 +39,13 @@ __global__ void count_up(int* out, bool wait, bool start_next) {
   if (threadIdx.x == 0) ++*out;
 }
 
+template <bool kAllowed>
+__global__ void last_of_shared(int* out, int count) {
+  MIMO_DYNAMIC_SHARED(int, shared);
+  shared[count - 1] = 7;
+  *out = shared[count - 1];
+}
+
 __global__ void vote(int* out) {
   const unsigned votes = __ballot_sync(~0u, threadIdx.x % 3 == 0);
   const int rank = __shfl_up_sync(~0u, int(threadIdx.x), 1);
@@ -90,6 +97,16 @@ std::string self_test(const std::string& name) {
   if (name == "too_many_threads") {
     MIMO_LAUNCH(1, 2048, 0, nullptr, block_sum)(out, true);
     return outcome("finished");
+  }
+  if (name == "shared_allowed" || name == "shared_not_allowed") {
+    constexpr int kCount = 60 * 1024 / 4;
+    MIMO_ALLOW_SHARED(last_of_shared<true>);
+    if (name == "shared_allowed") {
+      MIMO_LAUNCH(1, 1, kCount * 4, nullptr, last_of_shared<true>)(out, kCount);
+    } else {
+      MIMO_LAUNCH(1, 1, kCount * 4, nullptr, last_of_shared<false>)(out, kCount);
+    }
+    return outcome(std::to_string(out[0]));
   }
   if (name == "early_launch" || name == "no_wait" || name == "next_before_wait") {
     MIMO_LAUNCH(1, 32, 0, nullptr, count_up)(out, false, true);  // a plain launch has nothing to wait for

@@ -70,7 +70,7 @@ Tensor backbone_step(const Tensor& hidden, const std::vector<Tensor>& layers, co
   };
   p.lengths = count_per_row("lengths", lengths);
   p.padding = count_per_row("padding", padding);
-  for (int64_t b = 0; hidden.is_cpu() && b < batch; ++b) {  // on CUDA the kernel traps
+  for (int64_t b = 0; !runs_cuda_kernels(hidden) && b < batch; ++b) {
     const int64_t own = p.lengths ? p.lengths[b] : length, unseen = p.padding ? p.padding[b] : 0;
     MIMO_CHECK(own >= 0 && own <= length, kOp, ": lengths[", b, "] must be 0 to length (", length, "), got ", own);
     MIMO_CHECK(unseen >= 0 && unseen <= own, kOp, ": padding[", b, "] must be 0 to ", p.lengths ? "the row's " : "",

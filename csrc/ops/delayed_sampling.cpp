@@ -40,6 +40,7 @@ Tensor delayed_sampling(const Tensor& hidden, const std::vector<Tensor>& heads, 
   p.tokens = dense.mutable_data_ptr<int64_t>();
   p.sampling = row_sampling_of(op, {temperature, top_k, top_p, seeds, offsets}, batch, "hidden", hidden, hold);
   p.sampling.invalid_row = &invalid_row;
+  p.sampling.op = BadData::delayed_sampling;
   p.batch = int32_t(batch);
   p.group_size = int32_t(tokens.size(1));
   p.step = int32_t(step);

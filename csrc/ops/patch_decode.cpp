@@ -51,6 +51,7 @@ Tensor patch_decode(const Tensor& hidden, const std::vector<Tensor>& layers, con
   int64_t invalid_row = -1;
   s.sampling = row_sampling_of(kOp, {temperature, top_k, top_p, seeds, offsets}, batch, "hidden", hidden, hold);
   s.sampling.invalid_row = &invalid_row;
+  s.sampling.op = BadData::patch_decode;
   s.batch = int32_t(batch);
   s.group_size = int32_t(group_size);
   s.dtype = dtype_of(kOp, "hidden", hidden);

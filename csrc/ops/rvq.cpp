@@ -67,19 +67,11 @@ Tensor rvq_decode(const Tensor& codes, const std::vector<Tensor>& codebooks) {
   p.codes = dense.const_data_ptr<int64_t>();
   p.count = codes.size(1);
   p.dtype = dtype_of(op, "codebooks[0]", codebooks[0]);
-  if (codes.is_cpu()) check_code_range(op, p.codes, p.count, p.codebooks);
+  if (!runs_cuda_kernels(codes)) check_code_range(op, p.codes, p.count, p.codebooks);
   Tensor out = torch::stable::new_empty(codebooks[0], {p.count, p.codebooks.dim});
   p.out = out.mutable_data_ptr();
   MIMO_RUN(op, codes, rvq_decode, p);
   return out;
-}
-
-bool runs_cuda_kernels([[maybe_unused]] const Tensor& t) {
-#if defined(MIMO_EMULATOR)
-  return true;
-#else
-  return t.is_cuda();
-#endif
 }
 
 void check_x(const char* op, const Tensor& x, const std::vector<Tensor>& codebooks) {
@@ -292,7 +284,7 @@ Tensor rvq_quantize_backward(const Tensor& grad_quantized, const Tensor& grad_co
   p.codes = dense[3].const_data_ptr<int64_t>();
   p.count = x.size(0);
   p.dtype = dtype_of(op, "x", x);
-  if (codes.is_cpu()) check_code_range(op, p.codes, p.count, p.codebooks);
+  if (!runs_cuda_kernels(codes)) check_code_range(op, p.codes, p.count, p.codebooks);
   Tensor grad_x = torch::stable::new_empty(x, {p.count, p.codebooks.dim});
   p.grad_x = grad_x.mutable_data_ptr();
   MIMO_RUN(op, x, rvq_quantize_backward, p);

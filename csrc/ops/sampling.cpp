@@ -21,6 +21,7 @@ Tensor sample(const Tensor& logits, const Tensor& temperature, const Tensor& top
   p.logits = hold[0].const_data_ptr();
   p.sampling = row_sampling_of(op, {temperature, top_k, top_p, seeds, offsets}, rows, "logits", logits, hold);
   p.sampling.invalid_row = &invalid_row;
+  p.sampling.op = BadData::sample;
   p.rows = int32_t(rows);
   p.vocabulary = int32_t(vocabulary);
   p.stream = uint32_t(stream);

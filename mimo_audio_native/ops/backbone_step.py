@@ -49,8 +49,8 @@ def backbone_step(
         hidden's. Not differentiable.
 
     Raises:
-        RuntimeError: wrong shapes, dtypes, devices or values (padding, lengths and pages on CUDA, where looking
-            would synchronise: the kernel traps).
+        RuntimeError: wrong shapes, dtypes, devices or values (of padding and lengths on CUDA, where looking
+            would synchronise, by ``raise_device_errors``; for pages the kernel traps).
 
     Equivalent to a loop over layers of plain torch (``reference.backbone_step``).
     """

@@ -44,7 +44,7 @@ def delayed_sampling(
 
     Raises:
         RuntimeError: wrong shapes, dtypes, devices or values; logits that cannot be sampled (NaN, no finite maximum):
-            no token has been written then (on CUDA, where looking would synchronise, the kernel traps).
+            no token has been written then (on CUDA it is token 0, and ``raise_device_errors`` raises).
 
     Equivalent to a loop over codebooks of matrix product, ``sample`` and embedding (``reference.delayed_sampling``).
     """

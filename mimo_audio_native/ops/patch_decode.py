@@ -57,7 +57,7 @@ def patch_decode(
 
     Raises:
         RuntimeError: wrong shapes, dtypes, devices or values; logits that cannot be sampled (NaN, no finite maximum; on
-            CUDA, where looking would synchronise, the kernel traps).
+            CUDA that gives token 0, and ``raise_device_errors`` raises).
 
     Equivalent to a loop over steps of plain torch (``reference.patch_decode``).
     """

@@ -116,7 +116,8 @@ def rvq_decode(codes: Tensor, codebooks: Sequence[Tensor]) -> Tensor:
         [N, D] in the codebooks' dtype. Differentiable with respect to the codebooks.
 
     Raises:
-        RuntimeError: a code outside 0 .. K_r - 1 (on CUDA the kernel traps), wrong shapes, dtypes or devices.
+        RuntimeError: a code outside 0 .. K_r - 1 (on CUDA it counts as 0, and ``raise_device_errors`` raises), wrong
+            shapes, dtypes or devices.
 
     Equivalent to ``sum(codebook[index] for index, codebook in zip(codes, codebooks))``.
     """

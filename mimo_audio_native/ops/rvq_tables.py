@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mimo_audio_native.ops.register import register_fake
+from mimo_audio_native.streams import MadeOnce
 
 ALIGNED_ROWS, ALIGNED_COLUMNS = 128, 32  # csrc/include/mimo/rvq.h, rvq_packed_size
 
@@ -37,9 +38,7 @@ class RvqTables:
             if codebooks[0].is_cuda and torch.cuda.is_current_stream_capturing():
                 return None  # they would live in the graph's memory, without contents before its first replay
             kept = self._kept = _Kept(codebooks)
-        else:
-            kept.wait()
-        return kept.tables
+        return kept.tables.get()
 
     def __reduce__(self) -> tuple[type[RvqTables], tuple[()]]:
         return RvqTables, ()
@@ -51,9 +50,7 @@ class _Kept:
     def __init__(self, codebooks: list[Tensor]) -> None:
         self.codebooks = codebooks
         self.versions = [(c._version, c.data_ptr()) for c in codebooks]
-        self.tables: list[Tensor] = list(torch.ops.mimo.rvq_tables(codebooks))
-        self.stream = torch.cuda.current_stream(codebooks[0].device) if codebooks[0].is_cuda else None
-        self.made = self.stream.record_event() if self.stream is not None else None
+        self.tables = MadeOnce(torch.ops.mimo.rvq_tables(codebooks))
 
     def is_of(self, codebooks: list[Tensor]) -> bool:
         """Whether the codebooks are the first of those kept, and unchanged."""
@@ -61,14 +58,6 @@ class _Kept:
             ours is theirs and version == (theirs._version, theirs.data_ptr())
             for ours, theirs, version in zip(self.codebooks, codebooks, self.versions, strict=False)
         )
-
-    def wait(self) -> None:
-        """Makes another stream wait for the one that made the tables; a capture begins with all streams idle."""
-        if self.stream is None or self.made is None or torch.cuda.is_current_stream_capturing():
-            return
-        stream = torch.cuda.current_stream(self.stream.device)
-        if stream != self.stream:
-            stream.wait_event(self.made)
 
 
 @register_fake("mimo::rvq_tables")

@@ -35,7 +35,7 @@ def sample(
 
     Raises:
         RuntimeError: wrong shapes, dtypes, devices or values; a row with NaN or whose largest score is not finite (on
-            CUDA, where looking would synchronise, the kernel traps).
+            CUDA it gives token 0, and ``raise_device_errors`` raises).
 
     Equivalent to ``filter_scores(row, ...).softmax(0)`` and its inverse cumulative sum (``reference.sample``).
     """

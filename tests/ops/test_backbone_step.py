@@ -419,3 +419,19 @@ def with_layer(index: int, tensor: Tensor) -> dict:
 def test_names_what_is_wrong(changes, message) -> None:
     with pytest.raises(RuntimeError, match=f"backbone_step: {message}"):
         torch.ops.mimo.backbone_step(*(make() | changes).values())
+
+
+@pytest.mark.parametrize(("name", "value"), [("padding", 6), ("padding", -1), ("lengths", 6), ("lengths", -1)])
+def test_counts_that_no_row_can_have(backend, name, value) -> None:
+    """The CPU op raises; a CUDA kernel lets that row see everything, leaves the others alone and reports it."""
+    arguments = make(padding=[0, 0, 0], lengths=[5, 5, 5], device=backend.device)
+    wanted, _ = step(backend, arguments)
+    arguments[name] = torch.tensor([5 if name == "lengths" else 0, value, 5 if name == "lengths" else 0]).to(
+        wanted.device
+    )
+    results = []
+    backend.assert_raises(
+        rf"^backbone_step: {name}\[1\] must be 0 to", lambda: results.append(step(backend, arguments)[0])
+    )
+    for got in results:
+        assert torch.equal(got, wanted)

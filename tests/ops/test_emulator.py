@@ -15,6 +15,7 @@ emulator = pytest.importorskip("mimo_audio_native._emulator", reason="built with
         ("vote", f"{sum(1 << lane for lane in range(0, 32, 3))} 4"),
         ("matrix_product", "right"),
         ("early_launch", "2"),
+        ("shared_allowed", "7"),
     ],
 )
 def test_right_kernels(name: str, result: str, seed: int) -> None:
@@ -29,6 +30,7 @@ def test_right_kernels(name: str, result: str, seed: int) -> None:
         ("lane_outside_its_mask", "whose mask leaves it out .block 0,0,0 thread 1,0,0"),
         ("device_check", r"device check failed: int\(threadIdx.x\) < limit .block 0,0,0 thread 3,0,0"),
         ("too_many_threads", "invalid configuration argument"),
+        ("shared_not_allowed", "invalid configuration argument"),
         ("no_wait", "returns without waiting for the kernel before"),
         ("next_before_wait", "the next kernel may start before the one before has ended"),
     ],

@@ -35,6 +35,26 @@ def test_decode_takes_non_contiguous_input(backend) -> None:
     )
 
 
+@pytest.mark.parametrize("code", [-1, 5, 2**40])
+@pytest.mark.parametrize("dim", [3, 8])
+def test_codes_out_of_range(backend, code, dim) -> None:
+    """The CPU op raises; a CUDA kernel takes the first entry and reports the place."""
+    codebooks, codes = make_codebooks([4, 5], dim, device=backend.device), make_codes([4, 5], 7, backend.device)
+    codes[1, 3] = code
+    decoded = []
+    backend.assert_raises(
+        r"^rvq_decode: codes\[1, 3\] must be", lambda: decoded.append(backend.ops.rvq_decode(codes, codebooks))
+    )
+    x, grad = torch.randn(2, 7, dim, device=backend.device)
+    arguments = (grad, torch.randn(2, device=backend.device), x, codes, codebooks)
+    backend.assert_raises(
+        r"^rvq_quantize_backward: codes\[1, 3\] must be", lambda: backend.ops.rvq_quantize_backward(*arguments)
+    )
+    codes[1, 3] = 0
+    for got in decoded:
+        assert torch.equal(got, backend.ops.rvq_decode(codes, codebooks))
+
+
 def test_decode_opcheck() -> None:
     codebooks = [c.requires_grad_() for c in make_codebooks([4, 3], 5)]
     torch.library.opcheck(torch.ops.mimo.rvq_decode.default, (make_codes([4, 3], 6), codebooks))

@@ -251,16 +251,36 @@ def test_compiles_into_one_graph() -> None:
 
 @pytest.mark.parametrize("row", [[1.0, math.nan], [NONE, NONE], [1.0, math.inf]], ids=["nan", "removed", "inf"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_rows_that_cannot_be_sampled(row, temperature) -> None:
-    """The CPU op names the row; a CUDA kernel traps, which the emulator reports (a real GPU would be lost)."""
-    logits = torch.zeros(4, 2)
+@pytest.mark.parametrize("top_p", [0.5, 1.0])
+def test_rows_that_cannot_be_sampled(backend, row, temperature, top_p) -> None:
+    """The CPU op raises; a CUDA kernel gives token 0 to the row, the right ones to the others, and reports it."""
+    logits = torch.zeros(4, 2, device=backend.device)
+    logits[:, 1] = 9
+    wanted = draw(backend.ops, logits, *settings(4, temperature, 0, top_p, device=backend.device))
     logits[2] = torch.tensor(row)
-    rest = settings(4, temperature)
-    with pytest.raises(RuntimeError, match="sample: the logits of row 2 cannot be sampled"):
-        draw(torch.ops.mimo, logits, *rest)
-    pytest.importorskip("mimo_audio_native._emulator", reason="built without MIMO_EMULATOR")
-    with pytest.raises(RuntimeError, match="device check failed"):
-        draw(torch.ops.mimo_emu, logits, *rest)
+    tokens = []
+    rest = settings(4, temperature, 0, top_p, device=backend.device)
+    backend.assert_raises(
+        "^sample: the logits of row 2 cannot be sampled", lambda: tokens.append(draw(backend.ops, logits, *rest))
+    )
+    for got in tokens:
+        wanted[2] = 0
+        assert torch.equal(got, wanted)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        (0, -0.5, r"^sample: temperature\[1\] must be 0 \(the largest logit\) or positive and finite"),
+        (0, math.nan, r"^sample: temperature\[1\] must be"),
+        (0, math.inf, r"^sample: temperature\[1\] must be"),
+        (2, math.nan, r"^sample: top_p\[1\] must be a number"),
+    ],
+)
+def test_settings_that_are_none(backend, setting, value, message) -> None:
+    rest = settings(3, device=backend.device)
+    rest[setting][1] = value
+    backend.assert_raises(message, lambda: draw(backend.ops, torch.randn(3, 40, device=backend.device), *rest))
 
 
 LOGITS = torch.zeros(2, 5)

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "common/cpu_dispatch.h"
+#include "mimo/bad_data.h"
 #include "mimo/dtype.h"
 
 namespace mimo {
@@ -15,6 +16,7 @@ struct RowSampling {
   const int64_t* seeds;      // of the request
   const int64_t* offsets;    // position within the request
   int64_t* invalid_row;      // CPU only, -1 before the call: a row that has NaN or no finite largest logit, if any
+  BadData op;                // CUDA only: whose rows they are, should one be bad
 };
 
 inline constexpr int kMaxVocabulary = 1 << 24;

@@ -127,6 +127,7 @@ class Session:
                 if token == model.special.empty:
                     local_hidden = model.patch_decoder.input(hidden)
                     group[1:] = model.patch_decode(local_hidden, audio_sampler, seeds, offsets)[0].T
+                mn.raise_device_errors(device, synchronize=False)  # the token and the codes have been waited for
             yield group
             if token in limits.stop and number >= limits.min_new:
                 return

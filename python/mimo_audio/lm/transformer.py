@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mimo_audio.tokenizer.transformer import rotary_tables
+from mimo_audio_native.streams import MadeOnce
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # layer, q [.., H, D], k and v [.., K, D] -> [.., H, D]
 
@@ -136,10 +137,14 @@ class Transformer(nn.Module):
 
     def rotary(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Cosines and sines [length, head_dim / 2] of positions 0 .. length - 1, float32."""
-        return _tables(length, self.shape.head_dim, self.shape.rope_theta, device)
+        wanted = (length, self.shape.head_dim, self.shape.rope_theta, device)
+        if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+            return rotary_tables(*wanted)  # the graph's own: others would read them before a replay has made them
+        cos, sin = _tables(*wanted).get()
+        return cos, sin
 
 
 @lru_cache(maxsize=64)
-def _tables(length: int, head_dim: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
+def _tables(length: int, head_dim: int, theta: float, device: torch.device) -> MadeOnce:
     with torch.inference_mode(False), torch.no_grad():  # training may use what inference has made
-        return rotary_tables(length, head_dim, theta, device)
+        return MadeOnce(rotary_tables(length, head_dim, theta, device))

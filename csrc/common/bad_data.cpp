@@ -1,0 +1,49 @@
+// The messages behind bad_data.h.
+#include "common/bad_data.h"
+
+namespace mimo {
+namespace {
+
+std::string sampling_text(const std::string& op, const BadDataPlace& at) {
+  const std::string row = "[" + std::to_string(at.row) + "]";
+  if (at.part == kBadTemperature) {
+    return op + ": temperature" + row + " must be 0 (the largest logit) or positive and finite";
+  }
+  if (at.part == kBadTopP) return op + ": top_p" + row + " must be a number";
+  return invalid_logits_text(op, at.row);
+}
+
+std::string code_text(const std::string& op, const BadDataPlace& at) {
+  const std::string layer = std::to_string(at.part);
+  return op + ": codes[" + layer + ", " + std::to_string(at.row) + "] must be an index of codebooks[" + layer + "]";
+}
+
+}  // namespace
+
+std::string invalid_logits_text(const std::string& op, int64_t row) {
+  return op + ": the logits of row " + std::to_string(row) +
+         " cannot be sampled: one is NaN, or the largest divided by the temperature is not finite";
+}
+
+std::string bad_data_text(const BadDataPlace& at) {
+  switch (at.op) {
+    case BadData::none:
+      return "";
+    case BadData::sample:
+      return sampling_text("sample", at);
+    case BadData::delayed_sampling:
+      return sampling_text("delayed_sampling", at);
+    case BadData::patch_decode:
+      return sampling_text("patch_decode", at);
+    case BadData::rvq_decode:
+      return code_text("rvq_decode", at);
+    case BadData::rvq_backward:
+      return code_text("rvq_quantize_backward", at);
+    case BadData::backbone_step:
+      return std::string("backbone_step: ") + (at.part == kBadPadding ? "padding[" : "lengths[") +
+             std::to_string(at.row) + "] must be 0 to " + (at.part == kBadPadding ? "the row's length" : "length");
+  }
+  return "";
+}
+
+}  // namespace mimo
