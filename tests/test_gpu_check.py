@@ -1,6 +1,7 @@
 """What scripts/gpu_check.sh is made of, without a GPU: its table, the kernels' numbers, which tests it runs."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 from types import ModuleType
@@ -93,6 +94,39 @@ def test_kernels_with_a_stack_are_named() -> None:
     assert bar.split() == ["-", "7/0/0", "bar"]
     assert foo.split() == ["26/0/128", "40/32/128", "foo"]
     assert last == "2 kernels, 1 with a stack: foo"
+
+
+CODE = """
+	code for sm_90
+		Function : _ZN4mimo4cuda3fooEv
+        /*0000*/                   LDC R1, c[0x0][0x28] ;              /* 0x00000a00ff017b82 */
+                                                                       /* 0x000ff00000000800 */
+        /*0010*/              @!P0 BRA 0x60 ;                          /* 0x0 */
+        /*0020*/                   FADD R1, R1, R2 ;                   /* 0x0 */
+        /*0030*/                   LDL.64 R2, [R1] ;                   /* 0x0 */
+        /*0040*/               @P1 BRA 0x30 ;                          /* 0x0 */
+        /*0050*/              @!P2 BRA 0x20 ;                          /* 0x0 */
+        /*0060*/               @P0 STL [R1+0x4], R2 ;                  /* 0x0 */
+        /*0070*/                   EXIT ;                              /* 0x0 */
+        /*0080*/                   BRA 0x80;                           /* 0x0 */
+        /*0090*/                   NOP;                                /* 0x0 */
+	code for sm_100
+		Function : _ZN4mimo4cuda3fooEv
+        /*0000*/                   EXIT ;                              /* 0x0 */
+"""
+
+
+def test_instructions_and_the_longest_innermost_loop_are_counted() -> None:
+    found = list(cuda_proof.parse_code(CODE.splitlines()))
+    assert found == [("_ZN4mimo4cuda3fooEv", "sm_90", (9, 2, 2)), ("_ZN4mimo4cuda3fooEv", "sm_100", (1, 0, 0))]
+
+
+def test_the_record_has_a_line_per_kernel() -> None:
+    text = cuda_proof.record({"foo": {"sm_90": (40, 32, 128, 9, 2, 2)}, "bar": {}}, commit="abc", nvcc="13.0")
+    kept = json.loads(text)
+    assert kept["commit"] == "abc"
+    assert dict(zip(kept["columns"], kept["kernels"]["foo"]["sm_90"], strict=True))["instructions"] == 9
+    assert len(text.splitlines()) == 9
 
 
 def test_every_test_for_a_gpu_is_run() -> None:
