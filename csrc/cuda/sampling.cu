@@ -1,5 +1,5 @@
 // sample on CUDA: one block per row (cuda/sampling.cuh), which reads the row from global memory, in fact the L2 cache,
-// about ten times. A batch of one text vocabulary keeps one multiprocessor busy.
+// about five times. A batch of one text vocabulary keeps one multiprocessor busy.
 #include "cuda/bad_data.cuh"
 #include "cuda/sampling.cuh"
 #include "mimo/sampling.h"
@@ -27,7 +27,7 @@ LaunchError sample_rows(const SampleParams& p, cudaStream_t stream) {
   if (p.vocabulary <= kShort) {
     MIMO_LAUNCH(unsigned(p.rows), 256, 0, stream, sample_kernel<T, 256>)(p, report);
   } else {
-    MIMO_LAUNCH(unsigned(p.rows), 512, 0, stream, sample_kernel<T, 512>)(p, report);
+    MIMO_LAUNCH(unsigned(p.rows), 1024, 0, stream, sample_kernel<T, 1024>)(p, report);
   }
   return MIMO_LAUNCH_ERROR();
 }
