@@ -219,6 +219,53 @@ __device__ __forceinline__ void dft(Complex<T> (&v)[R]) {
   }
 }
 
+// --- tables ----------------------------------------------------------------------------------------------------------
+
+// A block's tables begin with the roots that combine bins k and N - k, e^(-2 pi i k / n_fft) for k up to N / 2, half of
+// what a last pass of radix 2 would use; then come the twiddles of pass 1, 2, .. in the order in which they are read.
+constexpr int fft_tables(int half, int first_radix) { return half - first_radix + half / 2 + 1; }
+
+// body(place, m, n): place's value is e^(-2 pi i m / n).
+template <class Body>
+constexpr void for_each_root(const FftPlan& plan, Body body) {
+  int place = 0;
+  for (int k = 0; k <= plan.half / 2; ++k) body(place++, k, 2 * plan.half);
+  for (int pass = 1; pass < plan.passes; ++pass) {
+    for (int r = 1; r < plan.radix[pass]; ++r) {
+      for (int k = 0; k < plan.span[pass]; ++k) body(place++, r * k, plan.span[pass] * plan.radix[pass]);
+    }
+  }
+}
+
+// e^(-2 pi i m / n) by Taylor's series around the nearest quarter of a turn, for the compiler to work out.
+constexpr Complex<double> root_of_unity(int m, int n) {
+  const int quarter = (4 * m + n / 2) / n;
+  const double x = 6.283185307179586477 * (4 * m - quarter * n) / (4.0 * n);
+  double cosine = 1, sine = x, even = 1, odd = x;
+  for (int i = 2; i < 24; i += 2) {
+    even *= -x * x / (i * (i - 1));
+    odd *= -x * x / (i * (i + 1));
+    cosine += even;
+    sine += odd;
+  }
+  const double re[4] = {cosine, -sine, -cosine, sine}, im[4] = {sine, cosine, -sine, -cosine};
+  return {re[quarter % 4], -im[quarter % 4]};
+}
+
+template <class T, int kSize>
+struct FftTable {
+  Complex<T> value[fft_tables(kSize / 2, make_fft_plan(kSize, sizeof(T) == 4).radix[0])];
+  constexpr FftTable() : value{} {
+    for_each_root(make_fft_plan(kSize, sizeof(T) == 4), [this](int place, int m, int n) {
+      const Complex<double> root = root_of_unity(m, n);
+      value[place] = {T(root.re), T(root.im)};
+    });
+  }
+};
+// In the GPU's memory, once: 700 sines and cosines in float64 are much for every block, on small GPUs above all.
+template <class T, int kSize>
+__device__ const FftTable<T, kSize> kFftTable{};
+
 // --- the FFT of a team -----------------------------------------------------------------------------------------------
 
 // kSize: n_fft as a constant, or 0.
@@ -230,26 +277,35 @@ class Fft {
       : plan_(plan),
         roots_(shared),
         twiddles_(shared + half() / 2 + 1),
-        buffers_(shared + tables(half(), first_radix())) {
+        buffers_(shared + fft_tables(half(), first_radix())) {
     const int thread = int(threadIdx.y) * team() + int(threadIdx.x);
-    // The roots that combine bins are what a last pass of radix 2 would use, half of it.
-    Complex<T>* table = twiddles_;
-    for (int pass = 1; pass <= plan.passes; ++pass) {
-      const bool roots = pass == plan.passes;
-      const int span = roots ? plan.half : plan.span[pass], radix = roots ? 2 : plan.radix[pass];
-      const int count = roots ? span / 2 + 1 : (radix - 1) * span;
-      for (int i = thread; i < count; i += threads()) {
-        double s, c;
-        sincospi(2.0 * ((i / span + 1) * (i % span)) / (span * radix), &s, &c);
-        (roots ? roots_ : table)[i] = {T(c), T(-s)};
+    if constexpr (kSize != 0) {
+      constexpr int count = sizeof(FftTable<T, kSize>) / sizeof(Complex<T>);
+      for (int i = thread; i < count; i += threads()) shared[i] = kFftTable<T, kSize>.value[i];
+    } else {
+      Complex<T>* table = twiddles_;
+      for (int pass = 1; pass <= plan.passes; ++pass) {
+        const bool roots = pass == plan.passes;
+        const int span = roots ? plan.half : plan.span[pass], radix = roots ? 2 : plan.radix[pass];
+        const int count = roots ? span / 2 + 1 : (radix - 1) * span;
+        for (int i = thread; i < count; i += threads()) {
+          double s, c;
+          sincospi(2.0 * ((i / span + 1) * (i % span)) / (span * radix), &s, &c);
+          (roots ? roots_ : table)[i] = {T(c), T(-s)};
+        }
+        table += count;
       }
-      table += count;
     }
     __syncthreads();
   }
 
+  static constexpr int kTeams = make_fft_plan(kSize ? kSize : 2, sizeof(T) == 4).teams;  // of a block
+
   __device__ __forceinline__ int half() const { return kSize ? kPlan.half : plan_.half; }
   __device__ __forceinline__ int team() const { return kSize ? kPlan.team : int(blockDim.x); }
+  // The thread's place in its team. The compiler is not told that it is below 32: without the mask, passes of 32 DFTs
+  // keep their tests for threads that have none.
+  __device__ __forceinline__ int lane() const { return kSize ? int(threadIdx.x) & (kPlan.team - 1) : int(threadIdx.x); }
   // Of a block, a power of two.
   __device__ __forceinline__ int threads() const {
     return kSize ? kPlan.team * kPlan.teams : int(blockDim.x * blockDim.y);
@@ -283,7 +339,10 @@ class Fft {
       for (int i = int(threadIdx.x); i < 2 * half; i += team()) reinterpret_cast<T*>(z)[i] = source(i);
     }
     transform([&](auto& v, int j, int stride) {
-      if (source.direct) {
+      if (source.direct && source.covered) {
+#pragma unroll
+        for (int r = 0; r < int(sizeof(v) / sizeof(v[0])); ++r) v[r] = source.covered_pair(j + r * stride);
+      } else if (source.direct) {
 #pragma unroll
         for (int r = 0; r < int(sizeof(v) / sizeof(v[0])); ++r) v[r] = source.pair(j + r * stride);
       } else {
@@ -292,7 +351,7 @@ class Fft {
       }
     });
 #pragma unroll(kSize ? 4 : 1)
-    for (int k = int(threadIdx.x); k <= half / 2; k += team()) {
+    for (int k = lane(); k <= half / 2; k += team()) {
       const Complex<T> a = z[k], b = conj(z[k == 0 ? 0 : half - k]), even = a + b;
       const Complex<T> odd = roots_[k] * times_minus_i(a - b);
       emit(k, even + odd);
@@ -307,7 +366,8 @@ class Fft {
   __device__ __forceinline__ void inverse(Fetch fetch, T scale) const {
     const int half = this->half();
     Complex<T>* z = buffer();
-    for (int k = int(threadIdx.x); k <= half / 2; k += team()) {
+#pragma unroll(kSize ? 2 : 1)
+    for (int k = lane(); k <= half / 2; k += team()) {
       Complex<T> a = fetch(k), b = conj(fetch(half - k));
       if (k == 0) a.im = b.im = 0;
       const Complex<T> even = a + b, odd = conj(roots_[k]) * (a - b);
@@ -324,11 +384,6 @@ class Fft {
   // Where sample i of team `index` lies; samples an even distance away lie that far from it.
   __device__ __forceinline__ const T* sample(int index, int i) const {
     return reinterpret_cast<const T*>(buffer(index)) + (i ^ 1);
-  }
-
-  // The twiddles of all passes and the roots that combine bins k and N - k.
-  __host__ __device__ static constexpr int tables(int half, int first_radix) {
-    return half - first_radix + half / 2 + 1;
   }
 
  private:
@@ -398,7 +453,7 @@ class Fft {
     // Threads without a DFT of their own repeat the last one and drop it: no branches around the arithmetic.
 #pragma unroll
     for (int u = 0; u < kDfts; ++u) {
-      const int j = min(int(threadIdx.x) + u * team(), count - 1);
+      const int j = min(lane() + u * team(), count - 1);
       block[u] = kFirst ? j : int((uint64_t(unsigned(j)) * reciprocal) >> 32);
       if constexpr (kFirst) {
         read(v[u], j, count);
@@ -411,13 +466,13 @@ class Fft {
     team_sync();
 #pragma unroll
     for (int u = 0; u < kDfts; ++u) {
-      const int j = min(int(threadIdx.x) + u * team(), count - 1), k = j - block[u] * span;
+      const int j = min(lane() + u * team(), count - 1), k = j - block[u] * span;
       if constexpr (!kFirst) {
 #pragma unroll
         for (int r = 1; r < R; ++r) v[u][r] = v[u][r] * table[(r - 1) * span + k];
       }
       dft<R>(v[u]);
-      if (int(threadIdx.x) + u * team() < count) {
+      if (lane() + u * team() < count) {
         const int first = block[u] * (R * span + pad) + k;
 #pragma unroll
         for (int r = 0; r < R; ++r) z[first + r * span] = v[u][r];
@@ -435,7 +490,7 @@ class Fft {
 // Bytes at the start of the block's shared memory: tables, then the buffers.
 template <class T>
 int64_t fft_shared_bytes(const FftPlan& plan) {
-  return int64_t(sizeof(Complex<T>)) * (Fft<T, 0>::tables(plan.half, plan.radix[0]) + plan.teams * plan.buffer);
+  return int64_t(sizeof(Complex<T>)) * (fft_tables(plan.half, plan.radix[0]) + plan.teams * plan.buffer);
 }
 
 // What Fft::forward reads: a frame's windowed samples. A struct of its own adds operator()(i), sample i however it
@@ -446,20 +501,27 @@ struct FrameSource {
   const T* window;
   int window_left, window_length;  // the window is zero before and after
   bool direct;
+  bool covered;  // by the window, from end to end: no test per pair
 
-  // `inside`: all samples of the frame are the signal's own.
-  __device__ __forceinline__ FrameSource(const T* frame, const T* values, int left, int length, bool inside)
+  // `inside`: all samples of the frame, n_fft of them, are the signal's own.
+  __device__ __forceinline__ FrameSource(const T* frame, const T* values, int n_fft, int left, int length, bool inside)
       : samples(frame),
         window(values),
         window_left(left),
         window_length(length),
         direct(inside && (left | length) % 2 == 0 &&
-               (reinterpret_cast<uintptr_t>(frame) | reinterpret_cast<uintptr_t>(values)) % sizeof(Complex<T>) == 0) {}
+               (reinterpret_cast<uintptr_t>(frame) | reinterpret_cast<uintptr_t>(values)) % sizeof(Complex<T>) == 0),
+        covered(length == n_fft) {}
 
   // Samples 2 j and 2 j + 1.
   __device__ __forceinline__ Complex<T> pair(int j) const {
     const int w = 2 * j - window_left;
-    if (unsigned(w) >= unsigned(window_length)) return {0, 0};
+    return unsigned(w) < unsigned(window_length) ? pair(j, w) : Complex<T>{0, 0};
+  }
+  __device__ __forceinline__ Complex<T> covered_pair(int j) const { return pair(j, 2 * j); }
+
+ private:
+  __device__ __forceinline__ Complex<T> pair(int j, int w) const {
     const Complex<T> a = reinterpret_cast<const Complex<T>*>(samples)[j];
     const Complex<T> b = *reinterpret_cast<const Complex<T>*>(window + w);
     return {a.re * b.re, a.im * b.im};

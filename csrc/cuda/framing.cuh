@@ -20,7 +20,8 @@ struct FrameReader : FrameSource<T> {
       : FrameReader(f, static_cast<const T*>(waves) + frame / f.frames * f.length, static_cast<const T*>(windows),
                     frame % f.frames * f.hop - f.left) {}
   __device__ __forceinline__ FrameReader(const Framing& f, const T* item, const T* window, int64_t first)
-      : FrameSource<T>(item + first, window, f.window_left, f.window_length, first >= 0 && first + f.n_fft <= f.length),
+      : FrameSource<T>(item + first, window, f.n_fft, f.window_left, f.window_length,
+                       first >= 0 && first + f.n_fft <= f.length),
         wave(item),
         start(first),
         length(f.length) {}
@@ -60,6 +61,7 @@ struct PaddedLines {
   explicit PaddedLines(const Framing& f, int64_t b)
       : framing(f), batch(b), length(f.frames ? (f.frames - 1) * f.hop + f.n_fft : 0) {}
 
+  __device__ __forceinline__ int hop_length() const { return framing.hop; }
   int64_t blocks(int run_length) const { return batch * ((length + run_length - 1) / run_length); }
 
   // Frames count through all lines.

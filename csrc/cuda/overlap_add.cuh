@@ -17,7 +17,7 @@
 //   Run run(block, run_length)          the block's run and its frames
 //   Reach reach(frame, run)             where a frame lies in the run
 //   void fill(fft, frame, scratch)      computes the frame, for Fft::sample to read
-//   T window(i)                         weight of a frame's sample i
+//   T window(i), int hop_length()       weight of a frame's sample i; samples from a frame's start to the next one's
 //   void finish(run, sum, buffer)       writes the run; `buffer` is shared memory for n_fft values, free by then
 #pragma once
 #include <algorithm>
@@ -56,6 +56,54 @@ __device__ __forceinline__ Reach reach_of(int64_t start, int n_fft, int64_t begi
 __device__ __forceinline__ int block_thread() { return int(threadIdx.y * blockDim.x + threadIdx.x); }
 __device__ __forceinline__ int block_threads() { return int(blockDim.x * blockDim.y); }
 
+// Adds frames of four hops that follow each other, hop by hop: a thread owns a pair of samples of every hop, so that it
+// needs four pairs of the window, in registers, and reads and writes a pair of the run once for four frames. Order and
+// result are those of the plain loop.
+template <class T, int kHop>
+struct QuarterFrames {
+  Complex<T> window[4];
+  int own;  // the thread's pair, in samples from a hop's start; -1: none
+
+  template <class Frames>
+  __device__ __forceinline__ explicit QuarterFrames(const Frames& frames) : own(2 * block_thread()) {
+    if (own >= kHop) own = -1;
+    for (int m = 0; m < 4 && own >= 0; ++m)
+      window[m] = {frames.window(m * kHop + own), frames.window(m * kHop + own + 1)};
+  }
+
+  // Whether frames at reach[0 .. count - 1] are such, and whole but for the run's ends. Samples of the run in pairs.
+  __device__ __forceinline__ static bool fit(const Reach* reach, int count, int length) {
+    bool fits = (reach[0].start | length) % 2 == 0;
+    for (int f = 0; f < count; ++f) {
+      const int start = reach[0].start + f * kHop;
+      fits = fits && reach[f].start == start && reach[f].begin == max(start, 0) &&
+             reach[f].end == min(start + 4 * kHop, length);
+    }
+    return fits;
+  }
+
+  template <class Fft>
+  __device__ __forceinline__ void add(const Fft& fft, int start, int count, int length, T* sum) const {
+    if (own < 0) return;
+#pragma unroll
+    for (int hop = 0; hop < Fft::kTeams + 3; ++hop) {
+      const int i = start + hop * kHop + own;
+      if (i < 0 || i >= length) continue;
+      Complex<T>* to = reinterpret_cast<Complex<T>*>(sum + i);
+      Complex<T> value = *to;
+#pragma unroll
+      for (int f = 0; f < Fft::kTeams; ++f) {
+        const int m = hop - f;
+        if (m < 0 || m > 3 || f >= count) continue;
+        const Complex<T> pair = fft.buffer(f)[(m * kHop + own) / 2];  // parts swapped, see Fft::sample
+        value.re += pair.im * window[m].re;
+        value.im += pair.re * window[m].im;
+      }
+      *to = value;
+    }
+  }
+};
+
 template <class Frames, int kSize>
 __global__ void __launch_bounds__(kFftMaxThreads, kFftMinBlocks<typename Frames::T>)
     overlap_add_kernel(const __grid_constant__ Frames frames, const __grid_constant__ FftPlan plan, int run_length) {
@@ -67,6 +115,7 @@ __global__ void __launch_bounds__(kFftMaxThreads, kFftMinBlocks<typename Frames:
   T* scratch = sum + run_length + int(threadIdx.y) * frames.scratch;
   const Run run = frames.run(blockIdx.x, run_length);
   const int thread = block_thread(), threads = fft.threads();
+  [[maybe_unused]] const QuarterFrames<T, kSize / 4> quarters(frames);
   for (int i = thread; i < run.length; i += threads) sum[i] = 0;
   for (int64_t first = run.first; first < run.last; first += plan.teams) {
     const int count = int(min(run.last - first, int64_t(plan.teams)));
@@ -75,6 +124,13 @@ __global__ void __launch_bounds__(kFftMaxThreads, kFftMinBlocks<typename Frames:
     frames.fill(fft, frame, scratch);
     if (threadIdx.x == 0) reach[threadIdx.y] = frames.reach(frame, run);
     __syncthreads();
+    if constexpr (kSize != 0) {
+      if (frames.hop_length() == kSize / 4 && quarters.fit(reach, count, run.length)) {
+        quarters.add(fft, reach[0].start, count, run.length, sum);
+        __syncthreads();
+        continue;
+      }
+    }
     // Sample i belongs to thread i % threads, so that frames need no barrier between them.
     for (int f = 0; f < count; ++f) {
       const Reach at = reach[f];
@@ -100,7 +156,8 @@ int run_length_of(const Frames& frames, const FftPlan& plan, int64_t samples) {
   using T = typename Frames::T;
   const int64_t used = fixed_shared_bytes<T>(plan) + int64_t(sizeof(T)) * plan.teams * frames.scratch;
   const int64_t room = std::max<int64_t>((64 * 1024 - used) / int64_t(sizeof(T)), plan.n_fft / 2);
-  return int(std::min(room, std::clamp<int64_t>(samples / 512, plan.n_fft, 6 * plan.n_fft)));
+  const int length = int(std::min(room, std::clamp<int64_t>(samples / 512, plan.n_fft, 6 * plan.n_fft)));
+  return plan.n_fft % 4 == 0 ? length / 2 * 2 : length;  // QuarterFrames takes pairs
 }
 
 // `samples`: the length of all runs together.

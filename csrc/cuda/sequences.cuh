@@ -25,6 +25,7 @@ struct SequenceFrames {
         reciprocal(((uint64_t(1) << 32) + unsigned(h) - 1) / unsigned(h)) {}
 
   int64_t samples() const { return rows * hop; }
+  __device__ __forceinline__ int hop_length() const { return hop; }
   int64_t blocks(int run_length) const { return (samples() + run_length - 1) / run_length; }
 
   // The sequence that holds a row.
@@ -149,7 +150,7 @@ struct SequenceReader : FrameSource<T> {
       : SequenceReader(f.n_fft, wave + start, window, f.sequences.bound(sequence) * f.hop - start,
                        f.sequences.bound(sequence + 1) * f.hop - start) {}
   __device__ __forceinline__ SequenceReader(int n_fft, const T* frame, const T* window, int64_t first, int64_t last)
-      : FrameSource<T>(frame, window, 0, n_fft, first <= 0 && last >= n_fft),
+      : FrameSource<T>(frame, window, n_fft, 0, n_fft, first <= 0 && last >= n_fft),
         begin(int(max(first, int64_t(-1)))),
         end(int(min(last, int64_t(n_fft)))) {}
 
