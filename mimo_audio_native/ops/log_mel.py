@@ -56,8 +56,8 @@ def _(grad: Tensor, wave: Tensor, window: Tensor, filterbank: Tensor, hop: int, 
 
 def _setup(ctx, inputs, output) -> None:
     wave, window, filterbank, *ctx.settings = inputs
-    require_constant("log_mel", ctx.needs_input_grad[1], "window")
-    require_constant("log_mel", ctx.needs_input_grad[2], "filterbank")
+    require_constant("log_mel", window, "window")
+    require_constant("log_mel", filterbank, "filterbank")
     ctx.save_for_backward(wave, window, filterbank)
 
 

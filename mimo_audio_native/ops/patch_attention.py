@@ -52,8 +52,8 @@ def _(grad_out, q, k, v, cos, sin, causal, scale) -> tuple[Tensor, Tensor, Tenso
 
 def _setup(ctx, inputs, output) -> None:
     q, k, v, cos, sin, ctx.causal, ctx.scale = inputs
-    require_constant("patch_attention", ctx.needs_input_grad[3], "cos")
-    require_constant("patch_attention", ctx.needs_input_grad[4], "sin")
+    require_constant("patch_attention", cos, "cos")
+    require_constant("patch_attention", sin, "sin")
     ctx.save_for_backward(q, k, v, cos, sin)
 
 

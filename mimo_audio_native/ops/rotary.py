@@ -37,8 +37,8 @@ def _(q, k, cos, sin, inverse=False) -> tuple[Tensor, Tensor]:
 
 def _setup(ctx, inputs, output) -> None:
     _, _, cos, sin, ctx.inverse = inputs
-    require_constant("rotary", ctx.needs_input_grad[2], "cos")
-    require_constant("rotary", ctx.needs_input_grad[3], "sin")
+    require_constant("rotary", cos, "cos")
+    require_constant("rotary", sin, "sin")
     ctx.save_for_backward(cos, sin)
 
 

@@ -85,7 +85,7 @@ def _(grad: Tensor, window: Tensor, hop: int) -> Tensor:
 
 def _stft_setup(ctx, inputs, output) -> None:
     wave, window, *ctx.settings = inputs
-    require_constant("stft", ctx.needs_input_grad[1], "window")
+    require_constant("stft", window, "window")
     ctx.save_for_backward(window)
     ctx.length = wave.shape[1]
 
@@ -97,7 +97,7 @@ def _stft_backward(ctx, grad: Tensor):
 
 def _istft_setup(ctx, inputs, output) -> None:
     _, window, ctx.hop = inputs
-    require_constant("istft", ctx.needs_input_grad[1], "window")
+    require_constant("istft", window, "window")
     ctx.save_for_backward(window)
 
 

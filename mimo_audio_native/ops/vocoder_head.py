@@ -52,7 +52,7 @@ def _(grad: Tensor, x: Tensor, window: Tensor, hop: int, cu_seqlens: Tensor | No
 
 def _setup(ctx, inputs, output) -> None:
     x, window, ctx.hop, cu_seqlens, ctx.max_magnitude = inputs
-    require_constant("vocoder_head", ctx.needs_input_grad[1], "window")
+    require_constant("vocoder_head", window, "window")
     ctx.save_for_backward(x, window, cu_seqlens)
 
 

@@ -60,8 +60,8 @@ def _(grad_out, q, k, v, out, lse, cu_seqlens, left, right, cos, sin, scale) -> 
 
 def _setup(ctx, inputs, output) -> None:
     q, k, v, cu_seqlens, ctx.left, ctx.right, cos, sin, ctx.scale = inputs
-    require_constant("window_attention", ctx.needs_input_grad[6], "cos")
-    require_constant("window_attention", ctx.needs_input_grad[7], "sin")
+    require_constant("window_attention", cos, "cos")
+    require_constant("window_attention", sin, "sin")
     out, lse = output
     ctx.mark_non_differentiable(lse)
     ctx.save_for_backward(q, k, v, out, lse, cu_seqlens, cos, sin)

@@ -297,6 +297,13 @@ def test_compiles_into_one_graph() -> None:
         torch.testing.assert_close(a.grad, b.grad)
 
 
+def test_gradients_of_a_call_that_leaves_the_rest_to_defaults() -> None:
+    inputs = [t.requires_grad_() for t in make_qkv(9, 2, 16, torch.float64)]
+    got = torch.autograd.grad(mn.window_attention(*inputs).square().sum(), inputs)
+    wanted = torch.autograd.grad(reference.window_attention(*inputs).square().sum(), inputs)
+    torch.testing.assert_close(got, wanted)
+
+
 @pytest.mark.parametrize("name", ["cos", "sin"])
 def test_rotary_tables_must_not_require_grad(name) -> None:
     q, k, v = make_qkv(4, 2, 16)
