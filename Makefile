@@ -4,6 +4,7 @@
 #   make demo [AUDIO=my.wav]   set up, round-trip speech through the tokenizer, print the quality
 #   make test                  set up, run every test
 #   make lint                  clang-format, ruff, mypy
+#   make mutants               plant faults one at a time: do the tests notice?
 #   make bench                 measure the ops against plain torch, write bench/results/
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -17,7 +18,7 @@ INSTALL := $(BIN)/pip install --quiet --no-build-isolation --no-deps --editable 
 GPU := $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .)
 DEMO_CUDA := $(if $(GPU),--config-settings=cmake.define.MIMO_CUDA_ARCHS=$(GPU)-real,--config-settings=cmake.define.MIMO_CUDA=OFF)
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format mutants bench clean
 
 demo: $(if $(wildcard $(VENV)/.installed),$(VENV)/.installed,$(VENV)/.demo)
 	$(BIN)/mimo-audio demo --force $(AUDIO)
@@ -60,6 +61,9 @@ format: $(VENV)/.lint
 	$(BIN)/clang-format -i $(CXX_FILES)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+mutants: $(VENV)/.installed
+	$(BIN)/python scripts/mutants.py --json bench/results/mutants.json
 
 bench: $(VENV)/.installed
 	$(BIN)/python bench/run.py --json bench/results/cpu.json

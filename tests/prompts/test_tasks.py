@@ -188,7 +188,7 @@ BAD: list[tuple[type[MimoError], str, Callable[[PromptBuilder, Codes], object]]]
     (CodesError, r"audio: expected codes \[8, T\] .*, got \[7, 4\]", lambda b, c: asr(b, c(4)[:7])),
     (CodesError, r"audio: expected codes \[8, T\] .*, got \[4\]", lambda b, c: asr(b, c(4)[0])),
     (CodesError, r"voice: .* integer codes \[8, T\], got torch.float32", lambda b, c: tts(b, "a", c(4).float())),
-    (CodesError, "audio: codebook 2: expected codes from 0 to 128, got 200", lambda b, c: asr(b, c(4).fill_(200))),
+    (CodesError, "audio: codebook 2: expected codes from 0 to 128, got 129", lambda b, c: asr(b, c(4).fill_(129))),
     (
         CodesError,
         "audio: codebook 0: expected codes from 0 to 1024, got -1",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 from mimo_audio.errors import ModelError, PromptError
 from mimo_audio.text import TextTokenizer
@@ -86,6 +86,16 @@ def test_decoding_skips_special_tokens_on_demand(tokenizer: TextTokenizer) -> No
     ids = tokenizer.encode("<|im_start|>user\n<|sosp|><|empty|>Hi<|eot|><|Human|>")
     assert tokenizer.decode(ids) == "<|im_start|>user\n<|sosp|><|empty|>Hi<|eot|><|Human|>"
     assert tokenizer.decode(ids, skip_special=True) == "user\nHi"
+
+
+def test_added_tokens_that_are_not_special_are_text(tokenizer_folder: Path) -> None:
+    """As <think> and <tool_call> of the release."""
+    library = Tokenizer.from_file(str(tokenizer_folder / "tokenizer.json"))
+    library.add_tokens([AddedToken("<think>", special=False)])
+    tokenizer = TextTokenizer(library)
+    ids = tokenizer.encode("<think>a<|eot|>")
+    assert len(ids) == 3
+    assert tokenizer.decode(ids, skip_special=True) == "<think>a"
 
 
 def test_ids_without_a_token_decode_to_nothing(tokenizer: TextTokenizer) -> None:

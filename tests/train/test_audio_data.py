@@ -42,6 +42,26 @@ def test_a_crop_is_a_piece_of_a_recording_times_a_gain(tones):
     assert best == pytest.approx(1, abs=1e-4)
 
 
+def test_gains_are_drawn_evenly_in_decibels(tmp_path):
+    """From -16 to +2 dB, of amplitude; each crop its own."""
+    soundfile.write(tmp_path / "x.wav", np.full(4800, 0.1, np.float32), 24000, subtype="FLOAT")
+    level = 20 * crops(tmp_path, batch=600)(0).abs().amax(1).div(0.1).log10()
+    assert level.min() == pytest.approx(-16, abs=0.3)
+    assert level.max() == pytest.approx(2, abs=0.3)
+    assert level.mean() == pytest.approx(-7, abs=0.7)
+    assert level.std() == pytest.approx(18 / 12**0.5, abs=0.4)
+
+
+def test_crops_come_from_all_of_a_recording(tmp_path):
+    soundfile.write(tmp_path / "x.wav", np.linspace(0.1, 0.5, 48000, dtype=np.float32), 24000, subtype="FLOAT")
+    crop = crops(tmp_path, batch=200)(0)
+    # Whatever the gain, end over beginning tells the place in the ramp.
+    place = 0.04 / (crop[:, -1] / crop[:, 0] - 1) - 0.1
+    assert place.min() < 0.02
+    assert place.max() > 0.34
+    assert place.mean() == pytest.approx(0.18, abs=0.03)
+
+
 def test_short_recordings_lie_between_zeros(tmp_path):
     soundfile.write(tmp_path / "short.wav", np.full(100, 0.5), 24000)
     batch = crops(tmp_path)(0)

@@ -127,8 +127,9 @@ def test_stage_1_is_its_definition(with_text, tmp_path):
                 close(ours, tensor, 1e-3, f"step {step}: {name} of codebook {r}")
                 book[name] = ours.double()  # so that roundings do not add up
         now = wide(stage.model)
+        averaged = trainer.average.state_dict()
         for name, tensor in average_of(average, now, step).items():
-            close(trainer.average.state_dict()[name], tensor, 1e-6, f"step {step}: average of {name}")
+            close(averaged[name], tensor, 1e-6, f"step {step}: average of {name}")
 
 
 def test_stage_2_is_its_definition(values, tmp_path):
@@ -204,5 +205,6 @@ def test_stage_2_is_its_definition(values, tmp_path):
         for name, tensor in now.items():
             if name.startswith("encoder."):
                 assert torch.equal(tensor, model[name].detach()), name
+        averaged = trainer.average.state_dict()
         for name, tensor in average_of(average, now, step).items():
-            close(trainer.average.state_dict()[name], tensor, 1e-6, f"step {step}: average of {name}")
+            close(averaged[name], tensor, 1e-6, f"step {step}: average of {name}")

@@ -1,0 +1,218 @@
+"""Plants faults, one at a time, in a copy of the sources, and runs the tests that should notice (`make mutants`).
+
+python scripts/mutants.py [--json bench/results/mutants.json] [--areas train prompts] [--only WORDS]
+
+Faults are in scripts/faults/*.txt. A fault whose old text is not there exactly once is an error; so are tests that fail
+without a fault. Every run is a process forked from one that has torch loaded, and ends at the first test that fails.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import date
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+COPIED = ("python", "tests", "recipes", "pyproject.toml", "README.md", "docs")
+AT_ONCE, LIMIT_SECONDS = 2, 240
+LOADED_ONCE = (
+    "torch._dynamo torch.distributed.tensor torch.utils.flop_counter mimo_audio_native pytest safetensors.torch "
+    "tokenizers soundfile soxr pystoi"
+)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`old` becomes `new` in a file; `tests` (files, perhaps ::names) should fail. why: reason to let it live."""
+
+    area: str
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+    why: str = ""
+
+
+def read_faults(path: Path) -> list[Fault]:
+    """Blocks between blank lines: `# name`, `tests: ...`, `file: ...`, `- old` and `+ new` lines, perhaps `why: ...`.
+
+    `tests:` and `file:` hold for the blocks that follow, too.
+    """
+    faults, tests, file = list[Fault](), tuple[str, ...](), ""
+    for block in path.read_text(encoding="utf-8").split("\n\n"):
+        name, why, old, new = "", "", list[str](), list[str]()
+        for line in block.strip("\n").splitlines():
+            key, _, rest = line.partition(" ")
+            if key == "#":
+                name = rest
+            elif key == "tests:":
+                tests = tuple(rest.split())
+            elif key == "file:":
+                file = rest
+            elif key == "why:":
+                why = rest
+            elif key in ("-", "+"):
+                (old if key == "-" else new).append(rest)
+            else:
+                raise SystemExit(f"{path.name}: expected a line with #, tests:, file:, why:, - or +, got {line!r}")
+        if name:
+            faults.append(Fault(path.stem, name, file, "\n".join(old), "\n".join(new), tests, why))
+    return faults
+
+
+def planted(fault: Fault) -> str:
+    """The file's text with the fault."""
+    text = (ROOT / fault.file).read_text(encoding="utf-8")
+    if text.count(fault.old) != 1:
+        raise SystemExit(f"{fault.area}: {fault.name}: expected its old text once in {fault.file}")
+    return text.replace(fault.old, fault.new)
+
+
+def make_copy(folder: Path) -> Path:
+    """The files that git knows, of what the tests need."""
+    names = subprocess.run(["git", "ls-files", *COPIED], cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in names.stdout.splitlines():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+class FirstFailure:
+    """A pytest plugin that writes the first test that fails into a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def note(self, report: Any) -> None:
+        if report.failed and not self.path.exists():
+            self.path.write_text(report.nodeid)
+
+    pytest_runtest_logreport = note
+    pytest_collectreport = note
+
+
+def run_tests(folder: Path, tests: tuple[str, ...], failure: Path) -> None:
+    """In a child: the tests on the package in the folder; exits with pytest's status."""
+    import pytest
+
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
+    os.chdir(folder)
+    # An editable installation finds the package in the repository first.
+    sys.meta_path[:] = [finder for finder in sys.meta_path if "Editable" not in repr(type(finder)) + repr(finder)
+                        and "ScikitBuild" not in repr(type(finder))]  # fmt: skip
+    sys.path.insert(0, str(folder / "python"))
+    import mimo_audio
+
+    if not str(mimo_audio.__file__).startswith(str(folder)):
+        os._exit(99)
+    options = ["-x", "-q", "--assert=plain", "-p", "no:cacheprovider", f"--basetemp={folder / 'tmp'}"]
+    os._exit(pytest.main([*options, *tests], plugins=[FirstFailure(failure)]))
+
+
+def run_all(jobs: list[tuple[str, tuple[str, ...], str | None, str]], scratch: Path) -> dict[str, tuple[str, float]]:
+    """Jobs (key, tests, file to change or None, its text) -> by key what failed ("" for nothing) and seconds."""
+    copies = [make_copy(scratch / f"copy{n}") for n in range(AT_ONCE)]
+    context = multiprocessing.get_context("fork")
+    running: dict[int, tuple[str, str | None, Any, float, Path]] = {}
+    waiting, done = list(reversed(jobs)), dict[str, tuple[str, float]]()
+    while waiting or running:
+        for place in range(AT_ONCE):
+            if place in running:
+                key, file, process, since, failure = running[place]
+                seconds = time.monotonic() - since
+                if process.is_alive() and seconds < LIMIT_SECONDS:
+                    continue
+                if process.is_alive():
+                    process.kill()
+                process.join()
+                found = failure.read_text() if failure.exists() else ""
+                if process.exitcode == 99:
+                    raise SystemExit("the package under test is not the copy")
+                if process.exitcode and not found:
+                    found = "time limit" if seconds >= LIMIT_SECONDS else f"pytest ended with {process.exitcode}"
+                done[key] = found, round(seconds, 1)
+                print(f"{len(done)}/{len(jobs)} {key}: {found or 'SURVIVED'} ({seconds:.0f} s)", flush=True)
+                if file:
+                    shutil.copy2(ROOT / file, copies[place] / file)
+                del running[place]
+            if waiting:
+                key, tests, file, text = waiting.pop()
+                if file:
+                    (copies[place] / file).write_text(text, encoding="utf-8")
+                failure = scratch / f"failure{len(done)}-{place}"
+                process = context.Process(target=run_tests, args=(copies[place], tests, failure))
+                process.start()
+                running[place] = key, file, process, time.monotonic(), failure
+        time.sleep(0.05)
+    return done
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Plant faults and see whether tests notice.")
+    parser.add_argument("--json", type=Path, help="record whose areas to write anew")
+    parser.add_argument("--areas", nargs="+", help="default: all")
+    parser.add_argument("--only", default="", help="faults whose name holds this, not for a record")
+    arguments = parser.parse_args()
+    if arguments.json and arguments.only:
+        parser.error("--json: expected whole areas, got --only")
+    faults = [f for path in sorted((ROOT / "scripts" / "faults").glob("*.txt")) for f in read_faults(path)]
+    texts = {f"{fault.area}: {fault.name}": planted(fault) for fault in faults}
+    if len(texts) < len(faults):
+        raise SystemExit("two faults have one name")
+    wanted = arguments.areas or {fault.area for fault in faults}
+    chosen = {f"{f.area}: {f.name}": f for f in faults if f.area in wanted and arguments.only in f.name}
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    sys.dont_write_bytecode = True  # a file changes within the second that a cached one is told by
+    for module in LOADED_ONCE.split():
+        import_module(module)
+    import torch
+
+    torch.set_num_threads(1)
+    from bench.run import machine
+
+    about = machine("cpu")
+    with tempfile.TemporaryDirectory() as scratch:
+        whole = {test: (f"no fault: {test}", (test,), None, "") for f in chosen.values() for test in f.tests}
+        jobs = [(key, fault.tests, fault.file, texts[key]) for key, fault in chosen.items()]
+        found = run_all([*whole.values(), *jobs], Path(scratch))
+    red = [key for key, (test, _) in found.items() if key.startswith("no fault: ") and test]
+    if red:
+        raise SystemExit(f"fails without a fault: {', '.join(red)}")
+    areas: dict[str, dict[str, Any]] = {}
+    for key, fault in chosen.items():
+        test, seconds = found[key]
+        area = areas.setdefault(
+            fault.area, {**about, "date": str(date.today()), "faults": 0, "caught": 0, "survived": [], "by_test": []}
+        )
+        row = {"name": fault.name, "file": fault.file}
+        area["faults"] += 1
+        area["caught"] += bool(test)
+        if test:
+            area["by_test"].append(row | {"caught_by": test, "seconds": seconds})
+        else:
+            area["survived"].append(row | {"why": fault.why})
+    for name, area in areas.items():
+        print(f"{name}: {area['caught']} of {area['faults']} caught")
+    if arguments.json:
+        before = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
+        arguments.json.write_text(json.dumps(dict(sorted((before | areas).items())), indent=1) + "\n")
+    if any(not row["why"] for area in areas.values() for row in area["survived"]):
+        raise SystemExit("faults survived: a test is missing, or the reason that none is needed")
+
+
+if __name__ == "__main__":
+    main()
