@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mimo_audio.tasks.model import MimoAudio, load
 
-__all__ = ["MimoAudio", "load"]
+    __version__: str
+
+__all__ = ["MimoAudio", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("mimo-audio-native")
+        except PackageNotFoundError:  # run from its sources
+            return "unknown"
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from mimo_audio.tasks import model

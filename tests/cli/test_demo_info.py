@@ -1,5 +1,7 @@
 """demo and info."""
 
+import subprocess
+import sys
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -8,6 +10,8 @@ import pytest
 import soundfile
 from matplotlib.image import imread
 
+import mimo_audio
+import mimo_audio_native
 from mimo_audio.cli.batch import Job, plan
 from mimo_audio.files.tokens import read_tokens
 
@@ -100,3 +104,15 @@ def test_info_of_a_language_model(mimo) -> None:
 
 def test_plan_of_a_file_is_one_job(wav: Path, tmp_path: Path) -> None:
     assert plan(wav, tmp_path / "x.tokens", {".wav"}, ".tokens") == [Job(wav, tmp_path / "x.tokens")]
+
+
+def test_version(mimo) -> None:
+    run = mimo("--version")
+    assert (run.status, run.out, run.err) == (0, f"mimo-audio {mimo_audio.__version__}\n", "")
+
+
+def test_build_info_of_the_ops_alone() -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "mimo_audio_native"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    facts = dict(line.split(": ", 1) for line in run.stdout.splitlines())
+    assert facts["cpu isa"] == mimo_audio_native.build_info()["cpu_isa"]

@@ -1,6 +1,7 @@
 """The parser of the command line: what it is for, and its commands. Imports nothing heavy."""
 
 import argparse
+from typing import Any
 
 from mimo_audio.cli.language_arguments import add_language_commands
 from mimo_audio.cli.tokenizer_arguments import add_tokenizer_commands
@@ -29,9 +30,23 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     add_language_commands(commands)
     add_tokenizer_commands(commands)
     add_training_commands(commands)
     add_evaluation_commands(commands)
     return parser
+
+
+class _Version(argparse.Action):
+    """Looked up only when asked for, as that takes longer than --help."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(parser.prog, version("mimo-audio-native"))
+        except PackageNotFoundError:  # run from its sources
+            print(parser.prog, "unknown")
+        parser.exit()

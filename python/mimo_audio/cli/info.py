@@ -12,6 +12,7 @@ from mimo_audio.cli.codec import load
 from mimo_audio.device import choose_device
 from mimo_audio.evaluate.metrics import bitrate
 from mimo_audio.lm import AudioLanguageModel, LanguageModelConfig
+from mimo_audio.released import hub
 from mimo_audio.tasks.pairing import FRAME_RATE, is_language_model
 from mimo_audio.text import TextTokenizer
 
@@ -31,8 +32,9 @@ def run(arguments: Namespace) -> int:
     facts["device used"] = device
     if arguments.model:
         facts["model"] = arguments.model
-        is_language = is_language_model(Path(arguments.model))
-        facts |= _language_model(Path(arguments.model)) if is_language else _tokenizer(arguments)
+        folder = hub.cached(arguments.model) or Path(arguments.model)
+        is_language = is_language_model(folder)
+        facts |= _language_model(folder) if is_language else _tokenizer(arguments)
     width = max(map(len, facts))
     print("\n".join(f"{name.ljust(width)}  {value}" for name, value in facts.items()))
     return 0

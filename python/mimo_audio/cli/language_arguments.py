@@ -118,7 +118,7 @@ def _common(parser: argparse.ArgumentParser, speech: bool = False, seconds: str 
         "--model",
         default="nano",
         metavar="FOLDER",
-        help="language-model folder (config.json, safetensors, text tokenizer) or nano (default: %(default)s)",
+        help="language-model folder (config.json, safetensors, text tokenizer); needed, as none ships yet",
     )
     model.add_argument(
         "--tokenizer",

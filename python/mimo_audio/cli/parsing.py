@@ -28,7 +28,7 @@ def paths(parser: argparse.ArgumentParser, source: str, target: str) -> None:
 def model(
     parser: argparse.ArgumentParser,
     default: str | None = "nano",
-    kinds: str = "tokenizer folder (config.json, model.safetensors)",
+    kinds: str = "tokenizer folder (config.json, model.safetensors) or name in the local hub cache",
 ) -> None:
     text = f"{kinds}, or nano, the small one that ships" + (f" (default: {default})" if default else "")
     parser.add_argument("--model", default=default, metavar="MODEL", help=text)

@@ -18,7 +18,7 @@ from mimo_audio.lm.patch_decoder import PatchDecoder
 from mimo_audio.lm.patch_encoder import PatchEncoder, SpeechEmbeddings
 from mimo_audio.lm.samplers import GREEDY, Sampler
 from mimo_audio.lm.transformer import Linear
-from mimo_audio.released import checkpoint
+from mimo_audio.released import checkpoint, hub
 from mimo_audio.text import SpecialTokens, TextTokenizer
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -84,6 +84,7 @@ class AudioLanguageModel(nn.Module):
     ) -> "AudioLanguageModel":
         """Loads a folder in the released layout: config.json, safetensors (one or sharded), the text tokenizer's files.
 
+        A release's name, XiaomiMiMo/MiMo-Audio-7B-Base for example, is looked for in the local hub cache.
         dtype float32, bfloat16 or float16. Raises ModelError with one line that says what is wrong with the folder,
         listing every tensor that does not fit.
         """
@@ -93,9 +94,7 @@ class AudioLanguageModel(nn.Module):
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:  # torch built without CUDA answers with an assertion
             raise ModelError(f"device: cannot use {device}: {first_line(error)}") from error
-        path = Path(folder)
-        if not (path / "config.json").is_file():
-            raise ModelError(f"no language model at {path}: missing config.json")
+        path = hub.find_folder(folder, "language model")
         config = LanguageModelConfig.load(path / "config.json")
         weights = checkpoint.locate(path)
         special = TextTokenizer.load(path, config.vocab_size).special

@@ -42,7 +42,7 @@ def load(
     device: str | torch.device = "auto",
     dtype: torch.dtype | None = None,
 ) -> "MimoAudio":
-    """Loads a language-model folder in the released layout (or "nano", the one that ships) and its audio tokenizer.
+    """A language-model folder in the released layout and its audio tokenizer ("nano", the default, is not there yet).
 
     The tokenizer is a folder of its own: the given one, else the model's subfolder tokenizer/ or the folder
     MiMo-Audio-Tokenizer beside the model. device "auto" takes the GPU if there is one; dtype is by default float32 on

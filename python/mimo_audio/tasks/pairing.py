@@ -8,6 +8,7 @@ from pathlib import Path
 from mimo_audio.errors import ModelError
 from mimo_audio.files.schema import read_json
 from mimo_audio.lm.config import LanguageModelConfig
+from mimo_audio.released import hub
 from mimo_audio.released.config import dashed
 from mimo_audio.tokenizer.config import TokenizerConfig
 
@@ -17,34 +18,35 @@ NANO_MODEL, NANO_TOKENIZER = (Path(str(files("mimo_audio") / "assets" / name)) f
 
 
 def find_model(model: str | PathLike[str]) -> Path:
-    """The folder of a language model, or the one that ships for "nano". Raises ModelError if it is not there."""
+    """The folder of a language model, given or by its name in the hub cache. Raises ModelError if it is not there.
+
+    "nano" is the one that will ship, and does not yet.
+    """
     if model == "nano" and not is_model(NANO_MODEL):
         raise ModelError(
             "this version ships no nano language model: give the folder of a model, MiMo-Audio-7B-Instruct for example"
         )
-    path = NANO_MODEL if model == "nano" else Path(model)
-    if not is_model(path):
-        raise ModelError(f"no language model at {path}: missing config.json")
-    return path
+    return NANO_MODEL if model == "nano" else hub.find_folder(model, "language model")
 
 
 def find_tokenizer(model: Path, tokenizer: str | PathLike[str] | None) -> Path:
     """The folder of the audio tokenizer: the given one ("nano": the one that ships), or one beside the language model.
 
+    A language model in the hub cache takes the released tokenizer from there.
+
     The nano tokenizer is taken unasked for the nano language model only: its codes have the sizes of the released one's
     and another meaning. Raises ModelError.
     """
     if tokenizer is not None:
-        path = NANO_TOKENIZER if tokenizer == "nano" else Path(tokenizer)
-        if not is_model(path):
-            raise ModelError(f"no audio tokenizer at {path}: missing config.json")
-        return path
+        return NANO_TOKENIZER if tokenizer == "nano" else hub.find_folder(tokenizer, "audio tokenizer")
     if model == NANO_MODEL:
         return NANO_TOKENIZER
     places = [model.resolve() / folder for folder in TOKENIZER_FOLDERS]
     for path in places:
         if is_model(path):
             return path
+    if model.parent.name == "snapshots" and (snapshot := hub.cached(hub.TOKENIZER)):  # the model is in the cache too
+        return snapshot
     raise ModelError(
         f"no audio tokenizer at {' or '.join(map(str, map(normpath, places)))}: give the folder of {model.name}'s "
         "as tokenizer (--tokenizer)"

@@ -8,7 +8,6 @@ are decoded, each piece on its own. The methods do not track gradients; training
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.resources import files
 from os import PathLike
-from os.path import isfile
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from mimo_audio.errors import AudioError, CodesError, ModelError, first_line
 from mimo_audio.files import audio
-from mimo_audio.released import checkpoint
+from mimo_audio.released import checkpoint, hub
 from mimo_audio.tokenizer.config import TokenizerConfig
 from mimo_audio.tokenizer.decoder import Decoder
 from mimo_audio.tokenizer.encoder import Encoder
@@ -65,14 +64,15 @@ class AudioTokenizer(nn.Module):
     ) -> "AudioTokenizer":
         """Loads a folder in the released layout (config.json, model.safetensors), or "nano", the model that ships here.
 
+        A release's name, XiaomiMiMo/MiMo-Audio-Tokenizer, is looked for in the local hub cache; nothing is downloaded.
+
         dtype float32 or bfloat16; codebooks, windows and mel stay float32. Raises ModelError with one line that says
         what is wrong with the folder, listing every tensor that does not fit.
         """
         if dtype not in (torch.float32, torch.bfloat16):
             raise ModelError(f"dtype: expected torch.float32 or torch.bfloat16, got {dtype}")
-        path = Path(str(files("mimo_audio") / "assets" / "nano")) if folder == "nano" else Path(folder)
-        if not isfile(path / "config.json"):
-            raise ModelError(f"no tokenizer at {path}: missing config.json")
+        nano = folder == "nano"
+        path = Path(str(files("mimo_audio") / "assets" / "nano")) if nano else hub.find_folder(folder, "tokenizer")
         weights = checkpoint.locate(path)
         config = TokenizerConfig.load(path / "config.json")
         try:
