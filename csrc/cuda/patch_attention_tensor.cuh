@@ -200,6 +200,7 @@ LaunchError launch_tensor(const PatchAttentionParams& p, cudaStream_t stream) {
   constexpr int kBlockHeads = kTensorWarps * T::kHeads;
   const unsigned parts = unsigned(p.heads + kBlockHeads - 1) / kBlockHeads;
   const unsigned fours = unsigned((p.patches + kTensorPatches - 1) / kTensorPatches);
+  MIMO_ALLOW_SHARED(forward_tensor_kernel<T>);
   MIMO_LAUNCH(fours * parts, kTensorThreads, kTensorShared<T>, stream, forward_tensor_kernel<T>)(p, parts);
   return MIMO_LAUNCH_ERROR();
 }

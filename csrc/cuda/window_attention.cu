@@ -43,6 +43,7 @@ LaunchError launch_tensor(const WindowAttentionParams& p, cudaStream_t stream) {
   dim3 grid = grid_of<T>(p);
   const int heads = grid.x < kManyBlocks ? T::kHeads : p.heads;
   grid.y = unsigned((p.heads + heads - 1) / heads);
+  MIMO_ALLOW_SHARED(forward_tensor_kernel<T>);
   MIMO_LAUNCH(grid, kThreads, T::kSharedBytes, stream, forward_tensor_kernel<T>)(p, heads);
   return MIMO_LAUNCH_ERROR();
 }
