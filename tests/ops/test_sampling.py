@@ -190,6 +190,22 @@ def test_greedy_takes_the_first_of_the_largest(backend) -> None:
         assert draw(backend.ops, logits, *settings(1, 0.0, top_k, top_p, device=backend.device)).tolist() == [77]
 
 
+@pytest.mark.parametrize("size", [40, 3000])
+def test_both_zeros_are_equal(backend, size) -> None:
+    """The first of the largest, the entries that tie at top-k, and the last of those at the edge of top-p."""
+    logits = torch.full((60, size), -9.0, device=backend.device)
+    logits[:, 3], logits[:, 5], logits[:, 8] = 0.0, -0.0, 0.0
+    drawn = {
+        (temperature, top_k, top_p): set(
+            draw(backend.ops, logits, *settings(60, temperature, top_k, top_p, device=backend.device)).tolist()
+        )
+        for temperature, top_k, top_p in ((0.0, 0, 1.0), (1.0, 1, 1.0), (1.0, 3, 0.3))
+    }
+    assert drawn == {(0.0, 0, 1.0): {3}, (1.0, 1, 1.0): {3, 5, 8}, (1.0, 3, 0.3): {8}}
+    logits[:, 3], logits[:, 5] = -0.0, 0.0
+    assert draw(backend.ops, logits, *settings(60, 0.0, device=backend.device)).unique().tolist() == [3]
+
+
 def test_ties(backend) -> None:
     """Entries equal to the k-th largest stay; of equal entries at the edge of top-p the last stay."""
     draws = 120
