@@ -13,6 +13,13 @@ std::string sampling_text(const std::string& op, const BadDataPlace& at) {
   return invalid_logits_text(op, at.row);
 }
 
+std::string step_text(const std::string& op, const BadDataPlace& at) {
+  const std::string row = "[" + std::to_string(at.row) + "]";
+  if (at.part == kBadPages) return op + ": pages" + row + " must name pages of the cache for all that the row sees";
+  if (at.part == kBadPadding) return op + ": padding" + row + " must be 0 to the row's length";
+  return op + ": lengths" + row + " must be 0 to length";
+}
+
 std::string code_text(const std::string& op, const BadDataPlace& at) {
   const std::string layer = std::to_string(at.part);
   return op + ": codes[" + layer + ", " + std::to_string(at.row) + "] must be an index of codebooks[" + layer + "]";
@@ -40,8 +47,7 @@ std::string bad_data_text(const BadDataPlace& at) {
     case BadData::rvq_backward:
       return code_text("rvq_quantize_backward", at);
     case BadData::backbone_step:
-      return std::string("backbone_step: ") + (at.part == kBadPadding ? "padding[" : "lengths[") +
-             std::to_string(at.row) + "] must be 0 to " + (at.part == kBadPadding ? "the row's length" : "length");
+      return step_text("backbone_step", at);
   }
   return "";
 }

@@ -66,6 +66,7 @@ inline bool runs_cuda_kernels([[maybe_unused]] const Tensor& t) {
 #if defined(MIMO_EMULATOR)
 #define MIMO_NAMESPACE mimo_emu
 #define MIMO_ON_DEVICE(tensor) true
+#define MIMO_DEVICE_GUARD(tensor)
 #define MIMO_RUN_ON_DEVICE(op, tensor, kernel, params) ::mimo::check_launch(op, ::mimo::cuda::kernel(params, nullptr))
 #define MIMO_RUN(op, tensor, kernel, params) MIMO_RUN_ON_DEVICE(op, tensor, kernel, params)
 #define MIMO_IMPL(...) \
@@ -73,9 +74,10 @@ inline bool runs_cuda_kernels([[maybe_unused]] const Tensor& t) {
 #elif defined(MIMO_WITH_CUDA)
 #define MIMO_NAMESPACE mimo
 #define MIMO_ON_DEVICE(tensor) (tensor).is_cuda()
+#define MIMO_DEVICE_GUARD(tensor) ::torch::stable::accelerator::DeviceGuard guard((tensor).get_device_index())
 #define MIMO_RUN_ON_DEVICE(op, tensor, kernel, params)                                           \
   do {                                                                                           \
-    ::torch::stable::accelerator::DeviceGuard guard((tensor).get_device_index());                \
+    MIMO_DEVICE_GUARD(tensor);                                                                   \
     ::mimo::check_launch(op, ::mimo::cuda::kernel(params, ::mimo::current_cuda_stream(tensor))); \
   } while (0)
 #define MIMO_RUN(op, tensor, kernel, params)          \
@@ -103,6 +105,7 @@ inline bool runs_cuda_kernels([[maybe_unused]] const Tensor& t) {
   do {                                                                                                               \
     std::vector<::mimo::Tensor> hold_;                                                                               \
     if (MIMO_ON_DEVICE(tensor)) {                                                                                    \
+      MIMO_DEVICE_GUARD(tensor);                                                                                     \
       hold_.push_back(                                                                                               \
           ::torch::stable::new_empty(tensor, {::mimo::cuda::kernel##_workspace(params)}, ::mimo::ScalarType::Byte)); \
       (params).workspace = hold_.back().mutable_data_ptr();                                                          \

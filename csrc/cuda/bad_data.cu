@@ -17,7 +17,10 @@ uint64_t* allocate() {
   const cudaError_t error =
       cudaHostAlloc(&words, kDevices * sizeof(uint64_t), cudaHostAllocPortable | cudaHostAllocMapped);
   cudaThreadExchangeStreamCaptureMode(&mode);
-  if (error != cudaSuccess) return nullptr;
+  if (error != cudaSuccess) {
+    (void)cudaGetLastError();  // no launch's error
+    return nullptr;
+  }
   for (int i = 0; i < kDevices; ++i) static_cast<uint64_t*>(words)[i] = 0;
   return static_cast<uint64_t*>(words);
 #else

@@ -122,7 +122,7 @@ __global__ void __launch_bounds__(kThreads, 384 / kThreads)
     if (tile.copies) {
 #pragma unroll 4
       for (int p = first + line; p < end; p += lines) {
-        const int64_t from = s.place(b, kv_head, p) + d;
+        const int64_t from = max(s.place(b, kv_head, p), int64_t(0)) + d;  // a bad page: anything that can be read
         const int to = (p - origin) * at.stride + d;
         cp_async_16(keys + to, all_keys + from);
         cp_async_16(values + to, all_values + from);
@@ -131,7 +131,7 @@ __global__ void __launch_bounds__(kThreads, 384 / kThreads)
     }
 #pragma unroll 1
     for (int p = first + line; p < end; p += lines) {
-      const int64_t from = s.place(b, kv_head, p);
+      const int64_t from = max(s.place(b, kv_head, p), int64_t(0));
 #pragma unroll 1
       for (int i = d; i < d + kColumns; ++i) {
         keys[(p - origin) * at.stride + i] = i < width ? all_keys[from + i] : C(0.0f);

@@ -61,7 +61,9 @@ struct QkvUnits {
       to[0] = turned_low;
       to[half()] = turned_high;
     } else {
-      C* to = s.cached<C>(layer, at.is_v) + s.place(b, at.head, s.last(b)) + at.i;
+      const int64_t from = s.new_place(b, at.head);
+      if (from < 0) return;
+      C* to = s.cached<C>(layer, at.is_v) + from + at.i;
       narrow(turned_low, to);
       narrow(turned_high, to + half());
     }

@@ -17,7 +17,7 @@ struct DecodeState {
   const int64_t* padding;  // [batch]: positions at a row's left that are none of its own; null: no row has any
   BlockShape shape;
   int batch, position;
-  BadDataReport report{BadData::backbone_step};  // of lengths and padding; such a row sees all positions
+  BadDataReport report{BadData::backbone_step};  // of lengths, padding, pages; with bad counts a row sees all positions
 
   // Elements of a layer's keys, or of its values.
   __host__ __device__ int64_t layer_size() const {
@@ -40,7 +40,14 @@ struct DecodeState {
     return 0;
   }
 
-  // The keys, or values, of a layer; C: the cache's dtype. Where in them those of row b's position lie.
+  // Whether row b's lengths and padding are what they may be.
+  __device__ __forceinline__ bool is_good(int b) const {
+    const int64_t count = lengths ? lengths[b] : position, unseen = padding ? padding[b] : 0;
+    return count >= 0 && count <= position && unseen >= 0 && unseen <= count;
+  }
+
+  // The keys, or values, of a layer; C: the cache's dtype. Where in them those of row b's position lie; -1 if in no
+  // page.
   template <class C>
   __device__ __forceinline__ C* cached(int layer, bool value) const {
     return static_cast<C*>(cache.data) + (2 * int64_t(layer) + value) * layer_size();
@@ -50,9 +57,16 @@ struct DecodeState {
     if (cache.table) {
       page = cache.table[int64_t(b) * cache.per_row + position / cache.size];
       position %= cache.size;
-      MIMO_DEVICE_CHECK(page >= 0 && page < cache.count);
+      if (page < 0 || page >= cache.count) {
+        if (is_good(b)) report(b, kBadPages);
+        return -1;
+      }
     }
     return ((int64_t(page) * shape.kv_heads + kv_head) * cache.size + position) * shape.head_dim;
+  }
+  // Where row b's new position goes; -1: nowhere, as a page that bad counts lead to may be another row's.
+  __device__ __forceinline__ int64_t new_place(int b, int kv_head) const {
+    return cache.table && !is_good(b) ? -1 : place(b, kv_head, last(b));
   }
 };
 

@@ -91,11 +91,19 @@ class SharedAllowance {
   std::atomic<uint64_t> told_{0};
 };
 
-inline bool has_early_launch() {
-  int device = 0, major = 0;
+// Whether the code that runs on the current device holds the wait. Its image says so, not the device: one for older
+// GPUs may be what a newer one runs. All kernels come from one build, so one is asked, once per device.
+inline bool has_early_launch(const void* kernel) {
+  static std::atomic<uint64_t> asked{0}, has{0};
+  int device = 0;
   cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  return major >= 9;
+  const uint64_t bit = device < 64 ? uint64_t(1) << device : 0;
+  if (!(asked.load(std::memory_order_acquire) & bit)) {
+    cudaFuncAttributes own{};
+    if (cudaFuncGetAttributes(&own, kernel) == cudaSuccess && own.ptxVersion >= 90) has.fetch_or(bit);
+    asked.fetch_or(bit, std::memory_order_release);
+  }
+  return has.load(std::memory_order_relaxed) & bit;
 }
 
 // A function of the kernel's arguments that launches it; errors are those of cudaGetLastError.
@@ -111,7 +119,7 @@ auto early_launch(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t strea
     config.dynamicSmemBytes = shared_bytes;
     config.stream = stream;
     config.attrs = &early;
-    config.numAttrs = has_early_launch() ? 1 : 0;
+    config.numAttrs = has_early_launch(reinterpret_cast<const void*>(kernel)) ? 1 : 0;
     (void)cudaLaunchKernelEx(&config, kernel, arguments...);
   };
 }

@@ -54,9 +54,13 @@ int64_t set_sequences(const char* op, const MaybeTensor& cu_seqlens, const Tenso
   return longest;
 }
 
+// Never cut below what every kernel takes for a wide window: else the size of the pack would choose the kernel, and
+// with it the last bits of a sequence.
 int32_t window_side(const char* op, const char* name, int64_t value, int32_t rows) {
+  constexpr int64_t kWide = 256;
   MIMO_CHECK(value >= -1, op, ": ", name, " must be -1 (no limit) or at least 0, got ", value);
-  return value < 0 ? rows : int32_t(std::min<int64_t>(value, rows));
+  const int64_t most = std::max<int64_t>(rows, kWide);
+  return int32_t(value < 0 ? most : std::min(value, most));
 }
 
 WindowAttentionParams check(const char* op, const Tensor& q, const Tensor& k, const Tensor& v,

@@ -435,3 +435,24 @@ def test_counts_that_no_row_can_have(backend, name, value) -> None:
     )
     for got in results:
         assert torch.equal(got, wanted)
+
+
+@pytest.mark.parametrize(("value", "table"), [(-1, -1), (41, -1), (-1, "another's"), (40, -1)])
+def test_a_row_that_is_wrong_touches_no_page(backend, value, table) -> None:
+    """Bad lengths, or good ones and pages that are none: the other rows and the rest of the pool are as without it."""
+    arguments = make(SHAPES["grouped_query"], 3, 40, device=backend.device, lengths=[40, 40, 31])
+    pool = paged(arguments, 16)
+    wanted, whole = step(backend, pool)
+    unwritten = torch.zeros(pool["cache"].shape[2], 16, dtype=torch.bool)  # [pages, size]
+    unwritten[pool["pages"][1, 40 // 16], 40 % 16] = True  # where the row writes when it is right
+    pool["lengths"] = torch.tensor([40, value, 31], device=backend.device)
+    pool["pages"][1] = pool["pages"][0] if table == "another's" else table
+    named = "lengths" if value != 40 else "pages"
+    results = []
+    backend.assert_raises(rf"^backbone_step: {named}\[1", lambda: results.extend(step(backend, pool)))
+    if backend.name == "cpu":
+        return
+    got, cache = results
+    assert torch.equal(got[[0, 2]], wanted[[0, 2]])
+    changed = (cache.nan_to_num(7) != whole.nan_to_num(7)).transpose(2, 3).flatten(0, 2).any(-1).any(0)
+    assert changed.tolist() == unwritten.tolist()

@@ -29,6 +29,12 @@ def attend(backend, q, k, v, cu_seqlens=None, left=-1, right=-1, cos=None, sin=N
     return backend.ops.window_attention(q, k, v, cu_seqlens, left, right, cos, sin, scale)[0]
 
 
+def row_values(backend, q, k, v, *rest) -> tuple[Tensor, Tensor]:
+    """out [T, H, D] and the rows' log-sum-exp [T, H], as the gradient needs it."""
+    out, lse = backend.ops.window_attention(q, k, v, *rest)
+    return out, lse.T
+
+
 def gradients(backend, grad, q, k, v, *rest) -> tuple[Tensor, Tensor, Tensor]:
     out, lse = backend.ops.window_attention(q, k, v, *rest)
     return backend.ops.window_attention_backward(grad, q, k, v, out, lse, *rest)
@@ -181,19 +187,20 @@ def test_half_precision_conversions_reach_the_ends_of_the_range(backend, dtype) 
     torch.testing.assert_close(attend(backend, zero, zero, v, alone), v, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("window", [(-1, -1), (9, 3)])
-def test_packed_sequences_equal_single_ones_bit_for_bit(backend, window) -> None:
-    lengths, dim = [70, 3, 129, 0, 1], 16
-    q, k, v = make_qkv(sum(lengths), 3, dim, torch.bfloat16, backend.device)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("window", [(-1, -1), (9, 3), (40, 40)])
+def test_packed_sequences_equal_single_ones_bit_for_bit(backend, window, dtype) -> None:
+    lengths, dim = [70, 3, 129, 0, 1, 20, 28, 28, 10], 16  # in half precision short ones alone are narrow windows
+    q, k, v = make_qkv(sum(lengths), 8, dim, dtype, backend.device)
     grad = torch.randn(q.shape).to(q)
     cos, sin = make_rotary(129, dim, backend.device)
     packed = (offsets(lengths, backend.device), *window, cos, sin, None)
-    together = (attend(backend, q, k, v, *packed), *gradients(backend, grad, q, k, v, *packed))
+    together = (*row_values(backend, q, k, v, *packed), *gradients(backend, grad, q, k, v, *packed))
     bounds = packed[0].tolist()
     for a, b in itertools.pairwise(bounds):
         one = [t[a:b] for t in (q, k, v)]
         alone = (None, *window, cos, sin, None)
-        single = (attend(backend, *one, *alone), *gradients(backend, grad[a:b], *one, *alone))
+        single = (*row_values(backend, *one, *alone), *gradients(backend, grad[a:b], *one, *alone))
         for got, wanted in zip(together, single, strict=True):
             torch.testing.assert_close(got[a:b], wanted, rtol=0, atol=0)
 

@@ -26,7 +26,7 @@ struct WindowAttentionParams {
   double scale;
   int32_t sequences, rows, positions;
   int32_t heads, dim;
-  int32_t left, right;  // 0 .. rows; no limit is `rows`
+  int32_t left, right;  // from 0; no limit is `rows` or more
   DType dtype;          // of q, k, v, out and their gradients
 };
 
