@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from datetime import date
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -196,7 +195,8 @@ def main() -> None:
     for key, fault in chosen.items():
         test, seconds = found[key]
         area = areas.setdefault(
-            fault.area, {**about, "date": str(date.today()), "faults": 0, "caught": 0, "survived": [], "by_test": []}
+            fault.area,
+            {"commit": about["commit"], "date": about["date"], "faults": 0, "caught": 0, "survived": [], "by_test": []},
         )
         row = {"name": fault.name, "file": fault.file}
         area["faults"] += 1
@@ -208,8 +208,9 @@ def main() -> None:
     for name, area in areas.items():
         print(f"{name}: {area['caught']} of {area['faults']} caught")
     if arguments.json:
-        before = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
-        arguments.json.write_text(json.dumps(dict(sorted((before | areas).items())), indent=1) + "\n")
+        before = json.loads(arguments.json.read_text())["areas"] if arguments.json.exists() else {}
+        record = {"machine": about, "areas": dict(sorted((before | areas).items()))}
+        arguments.json.write_text(json.dumps(record, indent=1) + "\n")
     if any(not row["why"] for area in areas.values() for row in area["survived"]):
         raise SystemExit("faults survived: a test is missing, or the reason that none is needed")
 
