@@ -28,6 +28,30 @@ def test_mel_distance_of_a_gain_is_the_gain_in_db(speech: np.ndarray) -> None:
     assert metrics.mel_distance(speech, speech, RATE) == 0
 
 
+def test_mel_distance_is_a_mean_over_frames_above_the_noise_of_files() -> None:
+    """Half of the frames off by 6 dB are 3 dB (a root mean square would be 4.3); rounding of 16 bits is little, less is nothing."""
+    loud = np.random.default_rng(0).normal(0, 0.1, 2 * RATE)
+    half = loud * np.where(np.arange(2 * RATE) < RATE, 1.0, 0.5)
+    assert metrics.mel_distance(loud, half, RATE) == pytest.approx(3.01, abs=0.05)
+    rounding = np.random.default_rng(1).uniform(-0.5, 0.5, RATE) / 2**15
+    assert metrics.mel_distance(np.zeros(RATE), rounding, RATE) < 2
+    assert metrics.mel_distance(np.zeros(RATE), rounding / 30, RATE) == 0
+
+
+@pytest.mark.parametrize("metric", ALL)
+def test_the_longer_signal_is_cut(metric, speech: np.ndarray) -> None:
+    decoded, short = noisy(speech, 0.01), len(speech) * 2 // 3
+    expected = metric(speech[:short], decoded[:short], RATE)
+    assert metric(speech, decoded[:short], RATE) == pytest.approx(expected)
+    assert metric(speech[:short], decoded, RATE) == pytest.approx(expected)
+
+
+def test_f0_error_is_a_median_over_frames_enough() -> None:
+    assert metrics.median_f0_error(np.array([0.01] * 7 + [0.5] * 4)) == pytest.approx(0.01)
+    assert metrics.median_f0_error(np.full(10, 0.02)) == pytest.approx(0.02)
+    assert metrics.median_f0_error(np.full(9, 0.02)) is None
+
+
 def test_f0_error_of_a_known_shift() -> None:
     time = np.arange(RATE) / RATE
 

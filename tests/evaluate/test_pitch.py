@@ -43,6 +43,15 @@ def test_noise_and_silence_are_unvoiced() -> None:
     assert np.isnan(track_f0(np.full(RATE, 0.5), RATE)).all()
 
 
+@pytest.mark.parametrize(("noise", "voiced"), [(0.5, True), (1.2, False)])
+def test_a_frame_is_voiced_if_most_of_it_repeats(noise: float, voiced: bool) -> None:
+    """A periodic share of 0.8 of the power is a voice, one of 0.4 is none: the threshold is 0.6."""
+    buzz = voice(np.full(RATE, 200.0))
+    hiss = np.random.default_rng(0).normal(0, noise * buzz.std(), RATE)
+    assert (np.isnan(track_f0(buzz + hiss, RATE)).mean() < 0.1) == voiced
+    assert (np.isnan(track_f0(buzz + hiss, RATE)).mean() > 0.9) != voiced
+
+
 def test_pauses_are_unvoiced() -> None:
     wave = voice(np.full(RATE, 200.0))
     wave[RATE // 2 :] *= 1e-3

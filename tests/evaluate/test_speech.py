@@ -32,6 +32,25 @@ def test_codebook_usage():
     ]
 
 
+def test_codebook_usage_counts_rare_entries():
+    (usage,) = codebook_usage(np.array([[0] * 7 + [3]]), (4,))
+    shares = np.array([7 / 8, 1 / 8])
+    assert usage == {"size": 4, "used": 2, "perplexity": pytest.approx(np.prod(shares**-shares))}
+
+
+def test_the_digit_recogniser_mirrors_the_band_at_4_khz(monkeypatch):
+    """A tone of 1 kHz is heard with its equal at 7 kHz, whatever the rate it comes at."""
+    heard = []
+    monkeypatch.setattr(recognisers, "_digits", lambda: None)
+    monkeypatch.setattr(recognisers, "_hear", lambda decoder, signal: heard.append(signal) or "")
+    for rate in (8000, 24000):
+        digits(0.1 * np.sin(2 * np.pi * 1000 * np.arange(rate) / rate), rate)
+        spectrum = np.abs(np.fft.rfft(heard[-1] * np.hanning(len(heard[-1]))))
+        assert len(heard[-1]) == 16000
+        assert set(np.argsort(spectrum)[-2:]) == {1000, 7000}
+        assert spectrum[7000] == pytest.approx(spectrum[1000], rel=1e-3)
+
+
 def test_a_judge_is_found_by_name(monkeypatch):
     monkeypatch.setattr("mimo_audio.evaluate.speech.ask", lambda *_: "")
     assert load_evaluator("--recogniser", "digits") is digits

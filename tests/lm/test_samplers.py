@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mimo_audio.errors import GenerationError
-from mimo_audio.lm.samplers import GREEDY, Sampler
+from mimo_audio.lm.samplers import AUDIO, GREEDY, Sampler
 
 
 def test_rows_repeat_the_settings():
@@ -15,6 +15,10 @@ def test_rows_repeat_the_settings():
     assert top_k.dtype == torch.int32
     assert top_p.tolist() == [0.25] * 3
     assert GREEDY.rows(1, torch.device("cpu"))[0].item() == 0
+
+
+def test_speech_is_drawn_as_published():
+    assert Sampler(temperature=0.9, top_k=0, top_p=0.95) == AUDIO
 
 
 @pytest.mark.parametrize(

@@ -226,6 +226,15 @@ def test_bad_codes(make_tokenizer, codes, message):
             method(codes)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_one_number_that_is_not_finite_is_not_quantized(make_tokenizer, value):
+    tokenizer = make_tokenizer()
+    features = torch.randn(7, 16)
+    features[5, 3] = value
+    with pytest.raises(AudioError, match="features: expected finite numbers, got NaN or infinity"):
+        tokenizer.quantize(features)
+
+
 def test_bad_stage_inputs(make_tokenizer):
     tokenizer = make_tokenizer()
     for method, name, width in (

@@ -279,6 +279,15 @@ def test_a_stream_starts_from_the_statistics_of_the_shipped_clips(make_tokenizer
     assert not torch.allclose(first, other, atol=1e-3)
 
 
+def test_what_a_last_step_lacks_does_not_count(make_tokenizer):
+    """Five frames in steps of four: the norms have seen rows of five, not of eight."""
+    tokenizer = make_tokenizer()
+    stream = StreamDecoder(tokenizer, step=4, prior=[replace(p, frames=1e-9) for p in speech_statistics(tokenizer)])
+    whole(stream, random_codes(5))
+    for name, rows, channels in (("dconv1", 2, 16), ("dconv2", 4, 20)):
+        assert stream.state[f"{name}.sums"][0, 0] == pytest.approx(5 * rows * channels, rel=0.02)
+
+
 def test_statistics_follow_the_weights(make_tokenizer):
     tokenizer = make_tokenizer()
     before = speech_statistics(tokenizer)

@@ -54,6 +54,14 @@ def test_a_period_discriminator_sees_columns_alone():
     assert difference[[0, 2, 3, 4]].max() == 0
 
 
+def test_a_wave_that_does_not_fill_its_rows_is_reflected():
+    torch.manual_seed(0)
+    discriminator = PeriodDiscriminator(7, (4, 4)).eval()
+    short = wave(length=480)
+    full = torch.cat((short, short[:, -4:-1].flip(1)), 1)  # 483 = 69 * 7
+    torch.testing.assert_close(discriminator(short)[0], discriminator(full)[0])
+
+
 def test_norms_are_one_in_every_layer(discriminators):
     for _ in range(50):
         discriminators.iterate_norms()

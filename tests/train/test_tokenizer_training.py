@@ -52,10 +52,11 @@ def test_resuming_equals_an_uninterrupted_run(number, with_text, tmp_path):
     second = trainer_of(recipe, number)
     assert second.load(tmp_path / "run") == 4
     assert [step(second, i) for i in (4, 5)] == expected[4:]
-    for name, module in whole._modules().items():
-        others = second._modules()[name].state_dict()
+    modules, others = ({**t.stage.modules(), "average": t.average} for t in (whole, second))
+    for name, module in modules.items():
+        resumed = others[name].state_dict()
         for key, tensor in module.state_dict().items():
-            assert torch.equal(tensor, others[key]), f"{name}.{key}"
+            assert torch.equal(tensor, resumed[key]), f"{name}.{key}"
 
 
 def test_the_loss_falls_on_one_batch(values, tmp_path):
