@@ -88,14 +88,16 @@ def make_copy(folder: Path) -> Path:
 
 
 class FirstFailure:
-    """A pytest plugin that writes the first test that fails into a file."""
+    """A pytest plugin that writes the first test that fails, and with what error, into a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def note(self, report: Any) -> None:
         if report.failed and not self.path.exists():
-            self.path.write_text(report.nodeid)
+            crash = getattr(report.longrepr, "reprcrash", None)
+            message = crash.message.splitlines()[0] if crash and crash.message else str(report.longrepr)[-100:]
+            self.path.write_text(f"{report.nodeid}\n{message:.100}")
 
     pytest_runtest_logreport = note
     pytest_collectreport = note
@@ -143,7 +145,8 @@ def run_all(jobs: list[tuple[str, tuple[str, ...], str | None, str]], scratch: P
                 if process.exitcode and not found:
                     found = "time limit" if seconds >= LIMIT_SECONDS else f"pytest ended with {process.exitcode}"
                 done[key] = found, round(seconds, 1)
-                print(f"{len(done)}/{len(jobs)} {key}: {found or 'SURVIVED'} ({seconds:.0f} s)", flush=True)
+                what = found.replace("\n", ": ") or "nothing failed"
+                print(f"{len(done)}/{len(jobs)} {key}: {what} ({seconds:.0f} s)", flush=True)
                 if file:
                     shutil.copy2(ROOT / file, copies[place] / file)
                 del running[place]
@@ -202,7 +205,8 @@ def main() -> None:
         area["faults"] += 1
         area["caught"] += bool(test)
         if test:
-            area["by_test"].append(row | {"caught_by": test, "seconds": seconds})
+            test, _, error = test.partition("\n")
+            area["by_test"].append(row | {"caught_by": test, "error": error, "seconds": seconds})
         else:
             area["survived"].append(row | {"why": fault.why})
     for name, area in areas.items():

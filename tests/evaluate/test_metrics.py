@@ -29,7 +29,7 @@ def test_mel_distance_of_a_gain_is_the_gain_in_db(speech: np.ndarray) -> None:
 
 
 def test_mel_distance_is_a_mean_over_frames_above_the_noise_of_files() -> None:
-    """Half of the frames off by 6 dB are 3 dB (a root mean square would be 4.3); rounding of 16 bits is little, less is nothing."""
+    """Half of the frames off by 6 dB are 3 dB (a root mean square would be 4.3); rounding is little, less is none."""
     loud = np.random.default_rng(0).normal(0, 0.1, 2 * RATE)
     half = loud * np.where(np.arange(2 * RATE) < RATE, 1.0, 0.5)
     assert metrics.mel_distance(loud, half, RATE) == pytest.approx(3.01, abs=0.05)
