@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mimo_audio.errors import LanguageModelError
 from mimo_audio.lm.cache import KeyValueCache
-from mimo_audio.lm.transformer import StackShape, Transformer
+from mimo_audio.lm.transformer import StackShape, Transformer, window_attention
 from mimo_audio_native import backbone_step, rotary
 
 STEP_DTYPES, STEP_HEAD_DIM = (torch.float32, torch.bfloat16, torch.float16), 256  # what `backbone_step` takes
@@ -63,6 +63,22 @@ class Backbone(nn.Module):
         hidden = self.transformer(embeds, attend)
         cache.length, cache.padding = past + new, padding
         return hidden
+
+    def packed(self, embeds: Tensor, cu_seqlens: Tensor, longest: int) -> Tensor:
+        """Documents back to back, embeds [N, H] -> hidden states [N, H] after the final norm, for training.
+
+        cu_seqlens [D + 1] int32: where each document begins, and N; `longest` has the most positions. A position
+        attends to those of its own document up to itself, and rotary positions count from 0 in each: what `forward`
+        gives for every document alone, without a mask that would grow with the square of N.
+        """
+        cos, sin = self._tables(longest, embeds.device)
+        attention = window_attention(self.transformer.shape.head_dim)
+
+        def attend(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+            return attention(q, k, v, cu_seqlens, -1, 0, cos, sin)
+
+        return self.transformer(embeds, attend)
 
     def _step(self, embeds: Tensor, padding: Tensor | None, cache: KeyValueCache) -> Tensor:
         """One position per row, embeds [B, H] -> hidden states [B, H]."""

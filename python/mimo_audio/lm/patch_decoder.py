@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mimo_audio.lm.patch_encoder import SpeechEmbeddings
-from mimo_audio.lm.transformer import Linear, StackShape, Transformer
-from mimo_audio_native import patch_decode, rotary
+from mimo_audio.lm.transformer import Linear, StackShape, Transformer, patch_attention
+from mimo_audio_native import patch_decode
 
 
 class PatchDecoder(nn.Module):
@@ -86,17 +86,14 @@ class PatchDecoder(nn.Module):
         made = torch.stack(delayed).sum(0)[:, : self.steps - 1]
         if self.projection is not None:
             made = self.projection(made)
-        return torch.cat([local_hidden.unsqueeze(1), made.to(local_hidden.dtype)], 1)
+        inputs = torch.cat([local_hidden.unsqueeze(1), made], 1)
+        return inputs.to(speech_embeddings.tables()[0].dtype)  # under autocast, too: layers add to it
 
     def step_hidden(self, inputs: Tensor) -> Tensor:
         """Inputs of all steps [N, steps, D_local] -> outputs of all steps, after the final norm."""
         cos, sin = self.transformer.rotary(inputs.shape[1], inputs.device)
-
-        def attend(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            q, k, v = (x.transpose(1, 2) for x in (*rotary(q, k, cos, sin), v))
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
-
-        return self.transformer(inputs, attend)
+        attention = patch_attention(inputs.shape[1], self.transformer.shape.head_dim)
+        return self.transformer(inputs, lambda _, q, k, v: attention(q, k, v, cos, sin, True))
 
     def logits(self, step_hidden: Tensor) -> list[Tensor]:
         """Outputs of all steps [N, steps, D_local] -> for each codebook the logits of its frames [N, G, V_c]."""

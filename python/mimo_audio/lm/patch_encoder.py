@@ -4,9 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-import mimo_audio_native as mn
-from mimo_audio.lm.transformer import Linear, StackShape, Transformer
-from mimo_audio_native import reference
+from mimo_audio.lm.transformer import Linear, StackShape, Transformer, patch_attention
 
 
 class SpeechEmbeddings(nn.ModuleList):
@@ -39,9 +37,7 @@ class PatchEncoder(nn.Module):
     def __init__(self, shape: StackShape, group_size: int, width: int, full_attention: bool) -> None:
         super().__init__()
         self.causal = not full_attention
-        # The op has sizes of its own; a model may be of others, which the definition serves.
-        native = group_size <= 16 and shape.head_dim % 8 == 0 and shape.head_dim <= 128
-        self.attention = mn.patch_attention if native else reference.patch_attention
+        self.attention = patch_attention(group_size, shape.head_dim)
         self.transformer = Transformer(shape)
         self.projection = Linear(group_size * shape.width, width, bias=False)
 

@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import mimo_audio_native as mn
 from mimo_audio.tokenizer.transformer import rotary_tables
+from mimo_audio_native import reference
 from mimo_audio_native.streams import MadeOnce
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]  # layer, q [.., H, D], k and v [.., K, D] -> [.., H, D]
@@ -30,6 +32,17 @@ class StackShape:
     ffn_dim: int
     eps: float
     rope_theta: float
+
+
+def patch_attention(length: int, head_dim: int) -> Callable[..., Tensor]:
+    """The attention inside patches of so many positions: the op, or its definition for sizes that the op is not for."""
+    native = length <= 16 and head_dim % 8 == 0 and head_dim <= 128
+    return mn.patch_attention if native else reference.patch_attention
+
+
+def window_attention(head_dim: int) -> Callable[..., Tensor]:
+    """The attention over packed rows: the op, or its definition for sizes that the op is not for."""
+    return mn.window_attention if head_dim % 8 == 0 and head_dim <= 128 else reference.window_attention
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
