@@ -70,11 +70,35 @@ def refuse_forward_mode(function: Function) -> Function:
     return checked  # type: ignore[return-value]
 
 
-def float32_under_autocast(*ops: str) -> None:
-    """Under torch.autocast the ops take and give float32, as torch's own norms and losses do: searches and spectra."""
+_AUTOCAST = torch.library.Library("mimo", "IMPL")
+
+
+def float32_under_autocast(*ops: str, keeps_last: bool = False) -> None:
+    """Under torch.autocast the ops take and give float32, as torch's own norms and losses do: searches and spectra.
+
+    keeps_last: the tensors of the last argument stay as they are.
+    """
     for op in ops:
         for device in ("cpu", "cuda"):
-            torch.library.register_autocast(op, device, torch.float32)
+            if not keeps_last:
+                torch.library.register_autocast(op, device, torch.float32)
+            else:
+                _AUTOCAST.impl(op, functools.partial(_float32_but_last, op, device), f"Autocast{device.upper()}")
+
+
+def _float32_but_last(op: str, device: str, *arguments):
+    call = getattr(torch.ops.mimo, op.split("::")[1])
+    names = [argument.name for argument in call.default._schema.arguments]
+    cast = [value if name == names[-1] else _float32(value) for name, value in zip(names, arguments, strict=False)]
+    with torch.autocast(device, enabled=False):
+        return call(*cast)
+
+
+def _float32(value):
+    if isinstance(value, list | tuple):
+        return [_float32(item) for item in value]
+    narrow = isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16)
+    return value.float() if narrow else value
 
 
 def over_leading(op: Callable[[Tensor], Tensor], signal: Tensor) -> Tensor:

@@ -144,4 +144,5 @@ def _decode_backward(ctx, grad: Tensor):
 
 
 torch.library.register_autograd("mimo::rvq_decode", _decode_backward, setup_context=_decode_setup)
-float32_under_autocast("mimo::rvq_decode", "mimo::rvq_encode", "mimo::rvq_quantize", "mimo::rvq_quantize_backward")
+float32_under_autocast("mimo::rvq_decode", "mimo::rvq_quantize", "mimo::rvq_quantize_backward")
+float32_under_autocast("mimo::rvq_encode", keeps_last=True)  # its tables are bfloat16 and float32

@@ -28,6 +28,17 @@ def test_searches_and_spectra_are_float32_under_autocast(name, device) -> None:
     assert torch.equal(got, wanted)
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def test_kept_tables_are_taken_under_autocast(device) -> None:
+    books, tables = [c.to(device) for c in CODEBOOKS], mn.RvqTables()
+    x = torch.randn(98, 16, device=device)
+    wanted = mn.rvq_encode(x, books)
+    with torch.autocast(device, torch.bfloat16):
+        assert torch.equal(mn.rvq_encode(x, books, tables), wanted)
+        assert torch.equal(mn.rvq_encode(x.bfloat16(), books, tables), mn.rvq_encode(x.bfloat16().float(), books))
+        assert torch.is_autocast_enabled(device)
+
+
 def test_gradients_pass_through_autocast() -> None:
     layer, x = torch.nn.Linear(16, 16), torch.randn(6, 16)
     with torch.autocast("cpu", torch.bfloat16):

@@ -128,7 +128,7 @@ def test_a_run_from_a_tokenizer_resumes_without_naming_it(values, tmp_path):
 
 
 def test_a_start_of_other_sizes_is_an_error(recipe_file):
-    with pytest.raises(TrainingError, match=r"stage 2 from nano: expected the recipe's model: d_model 16, got 128"):
+    with pytest.raises(TrainingError, match=r"start nano: expected the recipe's model: d_model 16, got 128"):
         read_start(Recipe.load(recipe_file), "nano")
 
 
@@ -143,3 +143,12 @@ def test_a_start_needs_a_stage_two(values, tmp_path):
     del values["stage2"]
     with pytest.raises(TrainingError, match="expected a recipe with a stage 2"):
         train(Recipe.load(write(tmp_path, values)), tmp_path / "run", resume=False, start="nano")
+
+
+def test_bfloat16_trains_both_networks(values, tmp_path):
+    trainer = trainer_of(load(tmp_path, values, precision="bfloat16"), stage=2)
+    before = states(trainer)
+    losses = step(trainer, 0)
+    assert all(abs(value) < float("inf") for value in losses.values())
+    moved = {name.partition(".")[0] for name, value in states(trainer).items() if not torch.equal(value, before[name])}
+    assert moved == set(trainer.stage.modules())

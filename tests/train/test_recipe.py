@@ -88,6 +88,7 @@ def test_the_nano_recipe_is_a_model_of_eight_megabytes_at_most():
             10,
             "stage1.audio_to_text must be an object of sizes, as its weight",
         ),
+        (("stage1", "start"), "nano", r"stage1\.unquantized must be 0, as start has codebooks, got 2"),
         (("stage1", "audio_to_text"), 3, "stage1.audio_to_text must be null or an object, got 3"),
         (
             ("stage1", "audio_to_text"),

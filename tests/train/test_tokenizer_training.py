@@ -81,6 +81,26 @@ def test_codebooks_start_at_their_step_and_move(values, tmp_path):
     assert not torch.equal(book.embed, before)
 
 
+def test_stage_one_goes_on_from_a_tokenizer(values, tmp_path):
+    """Its weights and codebooks, not new ones; a run that has begun no longer needs it."""
+    train(load(tmp_path, values), tmp_path / "first", resume=False)
+    start = tmp_path / "first" / "stage1" / "model"
+    before = AudioTokenizer.from_pretrained(start).state_dict()
+    values = without_stage2(values)
+    values["stage1"] |= {"start": str(start), "unquantized": 0, "learning_rate": 0.0, "weight_decay": 0.0, "steps": 3}
+    train(Recipe.load(write(tmp_path, values)), tmp_path / "run", resume=False)
+    after = AudioTokenizer.from_pretrained(tmp_path / "run" / "stage1" / "model").state_dict()
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert {name for name in before if ".codebooks." not in name} <= same
+    moved = [name for name in before if name.endswith(".embed_avg") and name not in same]
+    assert len(moved) == 2
+    for name in moved:  # averages of decay 0.99: three steps later most of each is as it was
+        assert (before[name] - after[name]).norm() < 0.5 * before[name].norm()
+    start.rename(tmp_path / "elsewhere")
+    values["stage1"]["steps"] = 4
+    train(Recipe.load(write(tmp_path, values)), tmp_path / "run", resume=True)
+
+
 def test_parts_are_averaged(values, tmp_path):
     """Two equal micro-batches of a step do what one of them does."""
     once, twice = (trainer_of(load(tmp_path, values, micro_batches=n, quantizer_dropout=0.0)) for n in (1, 2))

@@ -87,12 +87,13 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage1(Training):
-    """Everything from scratch: reconstruction, codebooks and, where asked for, text."""
+    """Everything: reconstruction, codebooks and, where asked for, text. From random weights, or from a tokenizer."""
 
     name: ClassVar[str] = "stage1"  # in recipes, and of its folder
     unquantized: Start  # steps before the codebooks start
     bypass: Fraction  # share of crops that reach the decoder unquantized, once the codebooks have started
     audio_to_text: AudioToText | None = None
+    start: str | None = None  # a tokenizer folder, or "nano", whose weights and codebooks go on learning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +179,8 @@ def _contradictions(recipe: Recipe) -> list[str]:
                 where = f"{name}.weights[{number}].{loss}"
                 expect(not given.get(loss, weights.commitment), where, "0, as it belongs to the other stage", 1)
     if recipe.stage1:
+        unquantized, continues = recipe.stage1.unquantized, recipe.stage1.start is not None
+        expect(not (continues and unquantized), "stage1.unquantized", "0, as start has codebooks", unquantized)
         reader, weight = recipe.stage1.audio_to_text, max(w.audio_to_text for w in recipe.stage1.weights)
         expect(reader or not weight, "stage1.audio_to_text", f"an object of sizes, as its weight is {weight:g}", None)
         expect(not reader or weight, "a weight of stage1.audio_to_text", "above 0, as it has sizes", 0)

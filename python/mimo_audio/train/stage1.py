@@ -1,10 +1,11 @@
-"""Stage 1: a unified representation from scratch (MiMo-Audio report, section 2.1).
+"""Stage 1: a unified representation, from scratch or from another tokenizer (MiMo-Audio report, section 2.1).
 
 Reconstruction of crops, commitment to the codebooks, and where the recipe asks for it text from whole recordings, which
 pass through encoder and codebooks in the same packed batch.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from mimo_audio.train.audio_data import AudioData, Batch
 from mimo_audio.train.processes import Processes
 from mimo_audio.train.recipe import Recipe, Stage1
 from mimo_audio.train.reconstruction import Reconstruction, autocast, finite, levels, seeded, weighted_sum
-from mimo_audio.train.starting_point import initialise, make_optimizers
+from mimo_audio.train.starting_point import initialise, make_optimizers, read_start
 from mimo_audio.train.text_reader import TextReader
 
 KMEANS_BATCHES = 24  # whose features start the codebooks
@@ -24,14 +25,21 @@ KMEANS_BATCHES = 24  # whose features start the codebooks
 class ReconstructionStage:
     """The weights that stage 1 trains, and what one step does to them."""
 
-    def __init__(self, recipe: Recipe, training: Stage1, data: AudioData | None, processes: Processes) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        training: Stage1,
+        data: AudioData | None,
+        processes: Processes,
+        start: str | Path | None = None,
+    ) -> None:
         torch.manual_seed(training.seed)
         self.training, self.data, self.processes = training, data, processes
-        self.model = AudioTokenizer(recipe.model)
+        self.model = AudioTokenizer(recipe.model) if start is None else read_start(recipe, start).train()
         self.reader = (
             TextReader(recipe.model.d_model, training.audio_to_text) if training.audio_to_text else nn.Identity()
         )
-        if processes.device.type != "meta":
+        if start is None and processes.device.type != "meta":
             initialise(self.model)
         self.model.to(processes.device)
         self.reader.to(processes.device)
@@ -50,9 +58,9 @@ class ReconstructionStage:
         return {"model": self.model, "reader": self.reader}
 
     def begin(self, step: int) -> None:
-        """k-means on the features of this and the next steps' first micro-batches, when the codebooks start."""
+        """k-means on the features of this and the next steps' first micro-batches, when new codebooks start."""
         self.seen, self.usage = None, []
-        if step != self.training.unquantized:
+        if self.training.start is not None or step != self.training.unquantized:
             return
         quantizer = self.model.quantizer
         if self.processes.rank == 0:

@@ -1,12 +1,16 @@
 """Starting weights, optimizers and the learning rate's course."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from mimo_audio.tokenizer import AudioTokenizer
 from mimo_audio.tokenizer.transformer import TransformerLayer
+from mimo_audio.train import codebooks
+from mimo_audio.train.recipe import Recipe, TrainingError
 
 TYPICAL_LOG_MEL, LOG_MEL_SPREAD = -6.0, 4.0  # of speech
 
@@ -26,6 +30,18 @@ def initialise(model: AudioTokenizer) -> None:
     head.out.weight.normal_(std=0.02)
     head.out.bias[:bins] = -2.0
     head.out.bias[bins:] = math.pi * torch.arange(bins) % (2 * math.pi)
+
+
+def read_start(recipe: Recipe, start: str | Path) -> AudioTokenizer:
+    """The tokenizer that a stage begins with. Raises ModelError, or TrainingError if it is not the recipe's."""
+    model = AudioTokenizer.from_pretrained(start)
+    ours, theirs = (replace(config, extra={}).to_dict() for config in (recipe.model, model.config))
+    wrong = [f"{key} {ours[key]}, got {theirs[key]}" for key in ours if ours[key] != theirs[key]]
+    if wrong:
+        raise TrainingError(f"start {start}: expected the recipe's model: {'; '.join(wrong)}")
+    if not all(book.inited for book in codebooks.layers(model.quantizer)):
+        raise TrainingError(f"start {start}: expected trained codebooks, got some that never started")
+    return model
 
 
 def make_optimizers(model: nn.Module, learning_rate: float, weight_decay: float) -> list[torch.optim.Optimizer]:

@@ -11,7 +11,6 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from mimo_audio.train.processes import Processes, connected
 from mimo_audio.train.recipe import Recipe, Stage1, Stage2, Training, TrainingError
 from mimo_audio.train.stage1 import ReconstructionStage
 from mimo_audio.train.stage2 import AdversarialStage
-from mimo_audio.train.starting_point import schedule
+from mimo_audio.train.starting_point import read_start, schedule
 
 SAMPLES = 4  # crops to listen to, per checkpoint
 CHECKPOINT, MODEL = "checkpoint.safetensors", "model"
@@ -170,8 +169,8 @@ def train(recipe: Recipe, folder: Path, resume: bool, start: str | None = None, 
         for training in stages:
             place = folder / training.name
             is_begun = (place / CHECKPOINT).exists()
-            beginning = None if is_begun else start or folder / "stage1" / MODEL
-            trainer = make_trainer(recipe, training, processes, beginning)
+            beginning = training.start if isinstance(training, Stage1) else start or folder / "stage1" / MODEL
+            trainer = make_trainer(recipe, training, processes, None if is_begun else beginning)
             if not run(trainer, place, trainer.load(place) if is_begun else 0):
                 return
 
@@ -186,11 +185,11 @@ def _check_resumption(recipe: Recipe, folder: Path) -> None:
 
 
 def make_trainer(recipe: Recipe, training: Stage1 | Stage2, processes: Processes, start: str | Path | None) -> Trainer:
-    """A stage's trainer; stage 2 from the tokenizer `start`, or None for random weights to be loaded over."""
+    """A stage's trainer, from the tokenizer `start`; None: random weights, of stage 2 to be loaded over."""
     data = make_data(recipe, training)
     stage: ReconstructionStage | AdversarialStage
     if isinstance(training, Stage1):
-        stage = ReconstructionStage(recipe, training, data, processes)
+        stage = ReconstructionStage(recipe, training, data, processes, start)
     else:
         model = AudioTokenizer(recipe.model) if start is None else read_start(recipe, start)
         stage = AdversarialStage(model, training, processes)
@@ -212,18 +211,6 @@ def make_data(recipe: Recipe, training: Training) -> AudioData:
         utterances=text.batch if text else 0,
         seconds=text.seconds if text else 0,
     )
-
-
-def read_start(recipe: Recipe, start: str | Path) -> AudioTokenizer:
-    """The tokenizer that stage 2 begins with. Raises ModelError, or TrainingError if it is not the recipe's."""
-    model = AudioTokenizer.from_pretrained(start)
-    ours, theirs = (replace(config, extra={}).to_dict() for config in (recipe.model, model.config))
-    wrong = [f"{key} {ours[key]}, got {theirs[key]}" for key in ours if ours[key] != theirs[key]]
-    if wrong:
-        raise TrainingError(f"stage 2 from {start}: expected the recipe's model: {'; '.join(wrong)}")
-    if not all(book.inited for book in codebooks.layers(model.quantizer)):
-        raise TrainingError(f"stage 2 from {start}: expected trained codebooks, got some that never started")
-    return model
 
 
 @contextmanager
