@@ -7,8 +7,8 @@ from mimo_audio.cli.parsing import Commands, command, model, n_q, positive
 
 
 def add_training_commands(commands: Commands) -> None:
-    """train tokenizer."""
-    train = commands.add_parser("train", help="train a tokenizer", description="Train a tokenizer by a recipe.")
+    """train tokenizer, train text."""
+    train = commands.add_parser("train", help="train a model", description="Train a model by a recipe.")
     subjects = train.add_subparsers(dest="subject", metavar="SUBJECT", required=True)
     tokenizer = command(
         subjects, "tokenizer", "train the audio tokenizer, both stages",
@@ -34,6 +34,19 @@ def add_training_commands(commands: Commands) -> None:
     tokenizer.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPU if there is one (default)"
     )
+    text = command(
+        subjects, "text", "train a text tokenizer for a language model from scratch",
+        """
+        Learns byte-level BPE, as Qwen2 has it, from all texts of manifests (JSON lines: "text", "question", "turns" and
+        so on), adds MiMo-Audio's special tokens, and writes tokenizer.json and tokenizer_config.json to OUT: what a
+        recipe of `train lm` names as "text_tokenizer". Models that are fine-tuned keep their own.
+        """,
+        "mimo-audio train text data/nano/*/manifest.jsonl --size 1000 --out runs/text",
+    )  # fmt: skip
+    text.add_argument("input", type=Path, nargs="+", metavar="MANIFEST", help="where the texts are")
+    text.add_argument("--size", type=positive, default=1000, metavar="N", help="ids in all (default 1000)")
+    text.add_argument("--out", type=Path, required=True, metavar="OUT", help="folder for the tokenizer's files")
+    text.add_argument("--force", action="store_true", help="overwrite what exists")
 
 
 def add_evaluation_commands(commands: Commands) -> None:

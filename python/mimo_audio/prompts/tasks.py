@@ -22,6 +22,7 @@ SPEAK = {"en": "Please convert this text to speech", "zh": "请将这段文字�
 STYLED = "你需要根据指定的风格指令和文本内容来生成语音。"
 STYLED_IN_A_VOICE = "你需要根据指定的风格指令和文本内容来生成和语音prompt具有相同音色的语音。你的音色应该是："
 VOICE = "Your voice should be:"
+TEMPLATES = [*TRANSCRIBE.values(), *(f"{text}: " for text in SPEAK.values()), STYLED, STYLED_IN_A_VOICE, VOICE]
 
 SPEECH_TEXT = Sampler(temperature=0.6)  # of the text beside synthesized speech
 DIALOGUE = Sampler(temperature=0.6, top_p=0.95)
