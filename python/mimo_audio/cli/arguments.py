@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from mimo_audio.cli.data_arguments import add_data_commands
 from mimo_audio.cli.language_arguments import add_language_commands
 from mimo_audio.cli.tokenizer_arguments import add_tokenizer_commands
 from mimo_audio.cli.training_arguments import add_evaluation_commands, add_training_commands
@@ -17,6 +18,7 @@ examples:
   mimo-audio demo                                   hear what the tokenizer does to a voice
   mimo-audio encode talk.mp3 talk.tokens            sound to tokens (1.55 kbit/s), decode leads back
   mimo-audio roundtrip talk.wav heard.wav           both, with scores
+  mimo-audio data speak texts.txt --voices kokoro --out corpus/   speech to train on
   mimo-audio train tokenizer --config recipe.json   a tokenizer of your own
   mimo-audio eval tokenizer recordings/ --out out/  how good one is
 """
@@ -34,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     add_language_commands(commands)
     add_tokenizer_commands(commands)
+    add_data_commands(commands)
     add_training_commands(commands)
     add_evaluation_commands(commands)
     return parser

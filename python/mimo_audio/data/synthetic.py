@@ -10,7 +10,6 @@ import argparse
 import io
 import json
 import random
-import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,32 +21,15 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from mimo_audio.data import voices
 from mimo_audio.data.sentences import DIGITS, command, sentence
+from mimo_audio.data.voices import HELD_OUT, espeak
 from mimo_audio.errors import AudioError, MimoError
 
 SAMPLE_RATE = 24000
 PEAK = 0.6
-ACCENTS = (
-    "en-us",
-    "en-us",
-    "en-us",
-    "en-gb",
-    "en-gb-scotland",
-    "en-029",
-    "en-gb-x-rp",
-    "de",
-    "es",
-    "fr",
-    "it",
-    "cmn-latn-pinyin",
-)
-VARIANTS = (
-    "f1 f2 f3 f4 m1 m2 m3 m4 m5 m6 m8 adam Alex Alicia Andrea Andy Annie antonio aunty belinda benjamin boris "
-    "caleb david Denis Diogo ed edward edward2 Gene Gene2 grandma grandpa gustave Henrique Hugo iven iven2 iven3 "
-    "iven4 Jacky john kaukovalta Lee linda marcelo Marco Mario max Michael michel miguel mike Nguyen norbert "
-    "pablo paul pedro quincy rob sandro shelby steph steph2 travis Tweaky Zac"
-).split()
-HELD_OUT_VARIANTS = "f5 m7 victor anika robert steph3".split()
+ACCENTS = ("en-us", "en-us", *espeak.ACCENTS)  # American three times as often as any other
+HELD_OUT_VARIANTS = HELD_OUT["espeak"]
 HELD_OUT_SPEAKER, HELD_OUT_INDICES = (
     "theo",
     range(5),
@@ -68,7 +50,7 @@ def training_lines(seed: int, count: int) -> Iterator[Line]:
     """Sentences in voices, accents, rates and pitches drawn at random, the same for the same seed."""
     rng = random.Random(seed)
     for _ in range(count):
-        voice = f"{rng.choice(ACCENTS)}+{rng.choice(VARIANTS)}"
+        voice = f"{rng.choice(ACCENTS)}+{rng.choice(espeak.VARIANTS)}"
         yield Line(sentence(rng), voice, rng.randint(120, 210), rng.randint(15, 85))
 
 
@@ -80,20 +62,10 @@ def held_out_lines(seed: int, count: int, text: Callable[[random.Random], str] =
 
 
 def speak(line: Line) -> NDArray[np.float32]:
-    """The line as speech [N] at 24 kHz, trimmed, peak 0.6. Raises AudioError if espeak-ng is missing or fails."""
-    command = ["espeak-ng", "-v", line.voice, "-s", str(line.speed), "-p", str(line.pitch), "--stdout", line.text]
-    try:
-        done = subprocess.run(command, capture_output=True, check=True)
-    except FileNotFoundError:
-        raise AudioError("espeak-ng is not installed; synthetic speech needs it (Debian package espeak-ng)") from None
-    except subprocess.CalledProcessError as error:
-        raise AudioError(
-            f"espeak-ng failed on voice {line.voice!r}: {error.stderr.decode(errors='replace').strip()}"
-        ) from None
-    wave, rate = soundfile.read(io.BytesIO(done.stdout), dtype="float32")
+    """The line as speech [N] at 24 kHz, trimmed, peak 0.6. Raises VoiceError if espeak-ng is missing or fails."""
+    voice = f"espeak/{line.voice}:{line.pitch}"
+    wave, rate = voices.speak(line.text, voice, line.speed / espeak.WORDS_PER_MINUTE)
     loud = np.flatnonzero(np.abs(wave) > 0.005)
-    if len(loud) == 0:
-        raise AudioError(f"espeak-ng said nothing for {line.text!r} in voice {line.voice!r}")
     wave = wave[max(0, loud[0] - int(0.03 * rate)) : loud[-1] + int(0.06 * rate)]
     return normalise(soxr.resample(wave, rate, SAMPLE_RATE))
 

