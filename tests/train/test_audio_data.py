@@ -7,7 +7,8 @@ import torch
 
 from mimo_audio.errors import AudioError
 from mimo_audio.files.recordings import Recording, list_recordings
-from mimo_audio.train.audio_data import AudioData, read_ahead
+from mimo_audio.train.audio_data import AudioData
+from mimo_audio.train.loop import read_ahead
 
 
 def make(source, **changes):

@@ -22,9 +22,10 @@ from mimo_audio.tokenizer import AudioTokenizer
 from mimo_audio.train import checkpoint
 from mimo_audio.train.audio_data import Batch
 from mimo_audio.train.log import TrainingLog
+from mimo_audio.train.loop import run, stop_requests
 from mimo_audio.train.recipe import Recipe, TrainingError
 from mimo_audio.train.starting_point import schedule
-from mimo_audio.train.tokenizer import run, stop_requests, train
+from mimo_audio.train.tokenizer import train
 
 from .conftest import load, step, trainer_of, write
 
@@ -239,14 +240,14 @@ def test_a_full_disk_is_one_error_of_the_log_too(tmp_path):
         log.file = os.open("/dev/full", os.O_WRONLY)
         log.add({"loss": 1.0})
         with pytest.raises(OutputError, match=r"log\.jsonl: cannot write, No space left"):
-            log.write(1, [1.0])
+            log.write(1, {})
 
 
 def test_a_record_is_the_mean_of_the_steps_that_had_a_value(tmp_path, capsys):
     with TrainingLog(tmp_path, 0, 10) as log:
         log.add({"loss": 1.0})
         log.add({"loss": 2.0, "mel": 0.000123456})
-        log.write(2, [1.0])
+        log.write(2, {})
     (record,) = read_log(tmp_path)
     assert record["loss"] == 1.5
     assert record["mel"] == 0.00012346

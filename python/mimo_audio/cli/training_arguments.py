@@ -7,7 +7,7 @@ from mimo_audio.cli.parsing import Commands, command, model, n_q, positive
 
 
 def add_training_commands(commands: Commands) -> None:
-    """train tokenizer, train text."""
+    """train tokenizer, train lm, train text."""
     train = commands.add_parser("train", help="train a model", description="Train a model by a recipe.")
     subjects = train.add_subparsers(dest="subject", metavar="SUBJECT", required=True)
     tokenizer = command(
@@ -25,15 +25,21 @@ def add_training_commands(commands: Commands) -> None:
         "mimo-audio train tokenizer --config recipes/tokenizer-full-stage1.json --dry-run",
         "torchrun --nproc-per-node 8 -m mimo_audio train tokenizer --config my.json --out runs/mine",
     )  # fmt: skip
-    tokenizer.add_argument("--config", type=Path, required=True, metavar="RECIPE", help="recipe (JSON)")
-    tokenizer.add_argument("--out", type=Path, metavar="OUT", help="folder of the run")
+    _add_run(tokenizer)
     tokenizer.add_argument("--start", metavar="MODEL", help="begin at stage 2, with this tokenizer folder, or nano")
-    mode: argparse._MutuallyExclusiveGroup = tokenizer.add_mutually_exclusive_group()
-    mode.add_argument("--resume", action="store_true", help="continue the run in OUT")
-    mode.add_argument("--dry-run", action="store_true", help="say sizes, memory and speed; train nothing")
-    tokenizer.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPU if there is one (default)"
-    )
+    language_model = command(
+        subjects, "lm", "train the language model: understanding, generation, post-training",
+        """
+        A recipe (JSON; see recipes/) says the model's sizes or the folder to begin with, and what the stages read and
+        how each trains. Each stage gets a folder in OUT: a checkpoint, log.jsonl, curves for TensorBoard, and model/, a
+        model folder in the released layout. Ctrl-C writes a checkpoint and stops, at once if pressed again. Under
+        torchrun, the processes share the micro-batches of each step.
+        """,
+        "mimo-audio train lm --config my.json --out runs/mine",
+        "mimo-audio train lm --config my.json --out runs/mine --resume",
+        "torchrun --nproc-per-node 8 -m mimo_audio train lm --config my.json --out runs/mine",
+    )  # fmt: skip
+    _add_run(language_model)
     text = command(
         subjects, "text", "train a text tokenizer for a language model from scratch",
         """
@@ -47,6 +53,17 @@ def add_training_commands(commands: Commands) -> None:
     text.add_argument("--size", type=positive, default=1000, metavar="N", help="ids in all (default 1000)")
     text.add_argument("--out", type=Path, required=True, metavar="OUT", help="folder for the tokenizer's files")
     text.add_argument("--force", action="store_true", help="overwrite what exists")
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, required=True, metavar="RECIPE", help="recipe (JSON)")
+    parser.add_argument("--out", type=Path, metavar="OUT", help="folder of the run")
+    mode: argparse._MutuallyExclusiveGroup = parser.add_mutually_exclusive_group()
+    mode.add_argument("--resume", action="store_true", help="continue the run in OUT")
+    mode.add_argument("--dry-run", action="store_true", help="say sizes, memory and speed; train nothing")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPU if there is one (default)"
+    )
 
 
 def add_evaluation_commands(commands: Commands) -> None:

@@ -4,9 +4,7 @@ Neither the order in which micro-batches are asked for nor the number of threads
 """
 
 import os
-from collections import deque
-from collections.abc import Generator, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +19,6 @@ from mimo_audio.files import audio
 from mimo_audio.files.recordings import Recording, list_recordings
 
 GAIN_DB = (-16.0, 2.0)
-READ_AHEAD = 3  # micro-batches per thread
 UNREADABLE = (OSError, soundfile.SoundFileError, TypeError)  # the last for a format without header
 DRAWS = 1000  # of recordings, before it is clear that none is short enough and has a text
 
@@ -124,18 +121,3 @@ def _duration(path: Path) -> float:
         return soundfile.info(os.fsencode(path)).duration
     except UNREADABLE as error:
         raise AudioError(f"cannot read {path}: {error}") from error
-
-
-def read_ahead(data: AudioData, micro_batches: Iterable[tuple[int, int]], workers: int) -> Generator[Batch]:
-    """data(step, micro_batch) for each of `micro_batches`, in order, read by threads a little ahead of their use."""
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[Batch]] = deque()
-        try:
-            for step, micro_batch in micro_batches:
-                waiting.append(pool.submit(data, step, micro_batch))
-                if len(waiting) > READ_AHEAD * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)

@@ -35,9 +35,9 @@ class Batch:
 class Source(Protocol):
     """Where micro-batches come from."""
 
-    def batch(self, step: int, micro_batch: int, rank: int) -> Batch:
-        """A pure function of its arguments and of the source's seed.
+    def batch(self, step: int, micro_batch: int) -> Batch:
+        """A pure function of its arguments and of the source's seed, called by several threads. Raises MimoError.
 
-        `micro_batch` counts those of one rank; all ranks together make the step's global batch.
+        The micro-batches of a step, whichever process takes which, are its global batch.
         """
         ...

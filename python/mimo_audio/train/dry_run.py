@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mimo_audio.errors import AudioError
 from mimo_audio.tokenizer import AudioTokenizer
 from mimo_audio.train.audio_data import Batch
+from mimo_audio.train.flops import matmul_flops
 from mimo_audio.train.processes import Processes
 from mimo_audio.train.recipe import Recipe, Stage1, Stage2
 from mimo_audio.train.stage1 import ReconstructionStage
@@ -27,7 +28,7 @@ MOMENTS = {torch.optim.Muon: 1, torch.optim.AdamW: 2}
 def describe(recipe: Recipe, device: str) -> str:
     """Per stage: parameters, memory, operations and steps per hour; data that is missing is said, too."""
     stages: list[Stage1 | Stage2] = [stage for stage in (recipe.stage1, recipe.stage2) if stage]
-    speeds = {name: _matmul_speed(device, getattr(torch, name)) for name in {stage.precision for stage in stages}}
+    speeds = {name: matmul_flops(device, getattr(torch, name)) for name in {stage.precision for stage in stages}}
     return "\n".join(_describe(recipe, stage, device, speeds[stage.precision]) for stage in stages)
 
 
@@ -126,14 +127,3 @@ def _cost(recipe: Recipe, training: Stage1 | Stage2, stage: ReconstructionStage 
     with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, give):
         stage.backward(training.steps - 1, 0, _noise(recipe, training, "meta"), 1.0)
     return counter.get_total_flops(), max(0, sum(kept.values()) - own)
-
-
-def _matmul_speed(device: str, dtype: torch.dtype, size: int = 2048) -> float:
-    """Operations per second of a large matrix product here."""
-    a = torch.ones(size, size, device=device, dtype=dtype)
-    times = []
-    for _ in range(4):
-        start = time.perf_counter()
-        (a @ a).sum().item()
-        times.append(time.perf_counter() - start)
-    return 2 * size**3 / min(times)

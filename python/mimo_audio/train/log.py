@@ -4,7 +4,7 @@ import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,17 +17,21 @@ from tqdm import tqdm
 
 from mimo_audio.files.output import OutputError, atomic_output
 
-SHOWN = (
-    *("audio_to_text", "mel", "coarse", "magnitude", "phase", "wave", "commitment"),
-    *("adversarial", "feature_matching", "discriminator"),
-)
+RATES = (
+    "_per_second",
+    "_per_hour",
+    "mfu",
+)  # ends of the names of amounts, which a record divides by the time they took
 
 
 class TrainingLog:
-    """The log of one stage from step `first` on; what an earlier run noted after that step is dropped."""
+    """The log of one stage from step `first` on; what an earlier run noted after that step is dropped.
 
-    def __init__(self, folder: Path, first: int, steps: int) -> None:
-        self.steps, self.written = steps, first
+    `shown`: the names of what a line on the terminal has of a record.
+    """
+
+    def __init__(self, folder: Path, first: int, steps: int, shown: Sequence[str] = ()) -> None:
+        self.steps, self.written, self.shown = steps, first, tuple(shown)
         self.values: dict[str, list[float]] = defaultdict(list)
         self.since = time.monotonic()
         path = self.path = folder / "log.jsonl"
@@ -63,22 +67,27 @@ class TrainingLog:
             self.values[name].append(value)
         self.bar.update()
 
-    def write(self, done: int, perplexity: Sequence[float]) -> None:
-        """Writes the means since the last record, over the steps that had a value. Raises OutputError."""
+    def write(self, done: int, notes: Mapping[str, float | str | Sequence[float]]) -> None:
+        """Writes the means since the last record, over the steps that had a value, and notes. Raises OutputError.
+
+        Of amounts, by their names (RATES), it writes the sum divided by the time they took.
+        """
         now, count = time.monotonic(), done - self.written
-        record: dict[str, Any] = {"step": done, **{name: _digits(fmean(v)) for name, v in self.values.items()}}
-        record["perplexity"] = [round(p) for p in perplexity]
-        record["steps_per_second"] = _digits(count / max(now - self.since, 1e-6))
+        seconds = max(now - self.since, 1e-6)
+        record: dict[str, Any] = {"step": done}
+        for name, values in self.values.items():
+            record[name] = _digits(sum(values) / seconds if name.endswith(RATES) else fmean(values))
+        record |= notes
+        record["steps_per_second"] = _digits(count / seconds)
         try:
             os.write(self.file, f"{json.dumps(record)}\n".encode())
             if self.board:
-                for name in (*self.values, "steps_per_second"):
-                    self.board.add_scalar(name, record[name], done)
-                for number, value in enumerate(perplexity):
-                    self.board.add_scalar(f"perplexity/{number}", value, done)
+                for name, value in record.items():
+                    for curve, number in _curves(name, value):
+                        self.board.add_scalar(curve, number, done)
         except OSError as error:
             raise OutputError(f"{self.path}: cannot write, {error.strerror or error}") from error
-        tqdm.write(progress_line(record, self.steps))
+        tqdm.write(progress_line(record, self.steps, self.shown))
         self.values.clear()
         self.since, self.written = now, done
 
@@ -101,11 +110,21 @@ def _digits(number: float) -> float:
     return float(f"{number:.5g}")
 
 
-def progress_line(record: dict[str, Any], steps: int) -> str:
-    """One line: step, losses, codebook perplexities, speed, time left."""
-    losses = " ".join(f"{name} {record[name]:.3f}" for name in SHOWN if name in record)
-    usage = "-".join(str(p) for p in record["perplexity"])
+def _curves(name: str, value: float | str | Sequence[float]) -> Iterator[tuple[str, float]]:
+    """The curves that a value of a record is a point of."""
+    if name == "step" or isinstance(value, str):
+        return
+    if isinstance(value, int | float):
+        yield name, value
+    else:
+        yield from ((f"{name}/{number}", item) for number, item in enumerate(value))
+
+
+def progress_line(record: dict[str, Any], steps: int, shown: Sequence[str]) -> str:
+    """One line: step, losses, lists (codebooks' use), speed, time left."""
+    losses = " ".join(f"{name} {record[name]:.3f}" for name in shown if isinstance(record.get(name), float))
+    lists = [f"{name} {'-'.join(map(str, value))}" for name, value in record.items() if isinstance(value, list)]
     left = tqdm.format_interval((steps - record["step"]) / record["steps_per_second"])
-    return (
-        f"{record['step']}/{steps} {losses} | codebooks {usage} | {record['steps_per_second']:.3g} steps/s, {left} left"
+    return " | ".join(
+        [f"{record['step']}/{steps} {losses}", *lists, f"{record['steps_per_second']:.3g} steps/s, {left} left"]
     )

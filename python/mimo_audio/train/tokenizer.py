@@ -7,11 +7,7 @@ on the recipe and the state after step n - 1 alone, whatever the number of proce
 
 import copy
 import os
-import signal
-import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
-from itertools import islice
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +16,9 @@ import torch
 from mimo_audio.errors import AudioError
 from mimo_audio.tokenizer import AudioTokenizer
 from mimo_audio.train import checkpoint, codebooks, resumption
-from mimo_audio.train.audio_data import AudioData, Batch, read_ahead
+from mimo_audio.train.audio_data import AudioData, Batch
 from mimo_audio.train.log import TrainingLog
+from mimo_audio.train.loop import run
 from mimo_audio.train.processes import Processes, connected
 from mimo_audio.train.recipe import Recipe, Stage1, Stage2, Training, TrainingError
 from mimo_audio.train.stage1 import ReconstructionStage
@@ -34,6 +31,11 @@ CHECKPOINT, MODEL = "checkpoint.safetensors", "model"
 
 class Trainer:
     """A stage, its data, the running average of its model."""
+
+    shown: tuple[str, ...] = (
+        *("audio_to_text", "mel", "coarse", "magnitude", "phase", "wave", "commitment"),
+        *("adversarial", "feature_matching", "discriminator"),
+    )
 
     def __init__(
         self,
@@ -55,6 +57,10 @@ class Trainer:
         for optimizer in stage.optimizers:
             for group in optimizer.param_groups:
                 group["peak"] = group["lr"]
+
+    def read(self, step: int, micro_batch: int) -> Batch:
+        """A micro-batch of the recipe's audio."""
+        return self.data(step, micro_batch)
 
     def step(self, step: int, batches: Iterable[Batch]) -> dict[str, float]:
         """One step on this process's micro-batches; returns the losses over all.
@@ -91,6 +97,11 @@ class Trainer:
         self.update_average(step)
         return losses
 
+    def notes(self) -> dict[str, Any]:
+        """How many entries of every codebook are in use."""
+        books = codebooks.layers(self.stage.model.quantizer)
+        return {"perplexity": [round(codebooks.perplexity(book)) for book in books]}
+
     @torch.no_grad()
     def update_average(self, step: int) -> None:
         """Moves the running average of weights and codebooks; it forgets its start quickly."""
@@ -100,6 +111,8 @@ class Trainer:
 
     def save(self, folder: Path, done: int) -> None:
         """Writes model/ and then the checkpoint, whose presence tells that both are there. Raises OutputError."""
+        if self.processes.rank:
+            return
         self.average.save_pretrained(folder / MODEL)
         checkpoint.save(folder / CHECKPOINT, done, self.noted, self._modules(), self.stage.optimizers)
 
@@ -107,42 +120,18 @@ class Trainer:
         """Continues from what `save` wrote; returns the next step. Raises ModelError."""
         return checkpoint.load(folder / CHECKPOINT, self._modules(), self.stage.optimizers)
 
+    def examine(self, log: TrainingLog | None, done: int) -> None:
+        """Notes the same few crops at every checkpoint, as the averaged model renders them."""
+        if log is None or log.board is None:
+            return
+        rate = self.average.config.sampling_rate
+        waves = self.data(0).crops[:SAMPLES].to(self.processes.device)
+        decoded = self.average.decode_batch(self.average.encode_batch(list(waves)))
+        log.listen(done, "original", waves.flatten().cpu(), rate)
+        log.listen(done, "decoded", torch.cat(decoded).float().cpu(), rate)
+
     def _modules(self) -> dict[str, torch.nn.Module]:
         return {**self.stage.modules(), "average": self.average}
-
-
-def run(trainer: Trainer, folder: Path, first: int) -> bool:
-    """Trains from step `first` to the last, or until Ctrl-C; returns whether the last was reached."""
-    training, processes = trainer.training, trainer.processes
-    places = ((step, micro_batch) for step in range(first, training.steps) for micro_batch in trainer.micro_batches)
-    with (
-        stop_requests() as asked,
-        closing(read_ahead(trainer.data, places, training.workers)) as batches,
-        _training_log(trainer, folder, first) as log,
-    ):
-        for step in range(first, training.steps):
-            try:
-                losses = trainer.step(step, islice(batches, len(trainer.micro_batches)))
-            except AudioError:  # nothing has moved in this step, and those before it shall not be lost
-                if log and step > first:
-                    trainer.save(folder, step)
-                raise
-            done, stopping = step + 1, processes.any(asked.is_set())
-            is_last = stopping or done == training.steps
-            if log:
-                log.add(losses)
-                if done % training.log_every == 0 or is_last:
-                    books = codebooks.layers(trainer.stage.model.quantizer)
-                    log.write(done, [codebooks.perplexity(book) for book in books])
-                if done % training.checkpoint_every == 0 or is_last:
-                    trainer.save(folder, done)
-                    _listen(trainer, log, done)
-            if stopping and done < training.steps:
-                if log:
-                    print(f"stopped after step {done}; --resume continues")
-                return False
-    processes.wait()  # the first one's files are there now
-    return True
 
 
 def train(recipe: Recipe, folder: Path, resume: bool, start: str | None = None, device: str = "cpu") -> None:
@@ -211,42 +200,3 @@ def make_data(recipe: Recipe, training: Training) -> AudioData:
         utterances=text.batch if text else 0,
         seconds=text.seconds if text else 0,
     )
-
-
-@contextmanager
-def _training_log(trainer: Trainer, folder: Path, first: int) -> Iterator[TrainingLog | None]:
-    """The log, in the first process only."""
-    if trainer.processes.rank:
-        yield None
-        return
-    with TrainingLog(folder, first, trainer.training.steps) as log:
-        yield log
-
-
-def _listen(trainer: Trainer, log: TrainingLog, done: int) -> None:
-    """Notes the same few crops at every checkpoint, as the averaged model renders them."""
-    if log.board is None:
-        return
-    rate = trainer.average.config.sampling_rate
-    waves = trainer.data(0).crops[:SAMPLES].to(trainer.processes.device)
-    decoded = trainer.average.decode_batch(trainer.average.encode_batch(list(waves)))
-    log.listen(done, "original", waves.flatten().cpu(), rate)
-    log.listen(done, "decoded", torch.cat(decoded).float().cpu(), rate)
-
-
-@contextmanager
-def stop_requests() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets, in place of what they did before; Ctrl-C after that interrupts at once."""
-    asked = threading.Event()
-
-    def ask(number: int, frame: object) -> None:
-        if asked.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

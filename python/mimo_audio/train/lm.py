@@ -1,0 +1,276 @@
+"""Trains the language model: the stages of the MiMo-Audio report, sections 3 and 4 (`mimo-audio train lm`).
+
+Each stage has a folder in the output folder: checkpoint.safetensors (everything needed to continue exactly), log.jsonl,
+tensorboard/, and model/, as AudioLanguageModel.from_pretrained reads it. Step n depends on the recipe and the state
+after step n - 1 alone, whatever the number of processes, which share the micro-batches.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mimo_audio.errors import MimoError
+from mimo_audio.lm import AudioLanguageModel
+from mimo_audio.lm.losses import Counts, LossPass, Packed, combine, pack
+from mimo_audio.text import TextTokenizer
+from mimo_audio.train import checkpoint, resumption
+from mimo_audio.train.batch import Batch, Source
+from mimo_audio.train.flops import peak_flops, step_flops
+from mimo_audio.train.lm_data import make_source
+from mimo_audio.train.lm_recipe import LanguageModelRecipe, Stage
+from mimo_audio.train.lm_start import MODULES, initialise, make_optimizer, schedule
+from mimo_audio.train.log import TrainingLog
+from mimo_audio.train.loop import run
+from mimo_audio.train.processes import Processes, connected
+from mimo_audio.train.recipe import TrainingError
+from mimo_audio.train.reconstruction import autocast
+
+CHECKPOINT, MODEL = "checkpoint.safetensors", "model"
+FRAME_RATE = 25.0  # of the codec, Hz
+FREE = ("validation", "validation_batches", "activation_checkpointing")  # change no step, besides those of resumption
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """A micro-batch as the trainer reads it ahead: laid out for the losses, and how many labels each task has."""
+
+    packed: Packed
+    labels: Counter[str]  # by task: text labels and labelled codes
+
+
+def read(model: AudioLanguageModel, batch: Batch, stage: Stage) -> MicroBatch:
+    """Prepares a batch on the host. Raises LanguageModelError."""
+    packed = pack(model, batch.input_ids, batch.labels, batch.documents, stage.empty_loss_weight)
+    labels: Counter[str] = Counter()
+    tasks = [task for row in batch.tasks for task in row]
+    if tasks:
+        codes = packed.codes[0].numel() if len(packed.codes) and stage.kind != "understanding" else 0
+        for positions, each in ((packed.text_at, 1), (packed.patch_at, codes)):
+            documents = torch.searchsorted(packed.cu_seqlens, positions, right=True) - 1
+            for document, count in zip(*(x.tolist() for x in documents.unique(return_counts=True)), strict=True):
+                labels[tasks[document]] += count * each
+    return MicroBatch(packed, labels)
+
+
+class Trainer:
+    """A stage of a recipe, its model and its data."""
+
+    def __init__(
+        self,
+        model: AudioLanguageModel,
+        stage: Stage,
+        source: Source,
+        processes: Processes,
+        noted: Mapping[str, Any] | None = None,
+        validation: Source | None = None,
+    ) -> None:
+        if stage.micro_batches % processes.count:
+            raise TrainingError(
+                f"micro_batches: expected a multiple of the {processes.count} processes, got {stage.micro_batches}"
+            )
+        weights = stage.weights(model.config.audio_channels)
+        if len(weights) != 1 + model.config.audio_channels:
+            raise TrainingError(f"loss_weights: expected {1 + model.config.audio_channels}, got {len(weights)}")
+        self.model = model.to(processes.device)
+        if stage.precision == "pure_bfloat16":
+            self.model = self.model.bfloat16()
+        self.training, self.source, self.validation = stage, source, validation
+        self.processes, self.noted = processes, noted or {}
+        self.weights = weights
+        self.audio = any(weights[1:])
+        self.micro_batches = range(processes.rank, stage.micro_batches, processes.count)
+        self.optimizer = make_optimizer(self.model, stage)
+        self.loss_pass = LossPass(self.model).train()
+        dtype = torch.float32 if stage.precision == "float32" else torch.bfloat16
+        self.peak = peak_flops(processes.device, dtype) * processes.count
+        self.shown: tuple[str, ...] = (
+            "loss",
+            "text",
+            *(f"audio{c + 1}" for c in range(len(weights) - 1) if self.audio),
+        )
+
+    def read(self, step: int, micro_batch: int) -> MicroBatch:
+        """A micro-batch of the stage's data."""
+        return read(self.model, self.source.batch(step, micro_batch), self.training)
+
+    def step(self, step: int, batches: Iterable[MicroBatch]) -> dict[str, float]:
+        """One step on this process's micro-batches; returns the losses over all.
+
+        Raises TrainingError if one is not finite, or what reading raises, in every process; then no weight has changed.
+        """
+        processes = self.processes
+        share = schedule(step, self.training)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * share
+        self.optimizer.zero_grad()
+        read = self._read_all(step, batches)
+        counts = self._global([m.packed.counts for m in read])
+        if not counts.text:
+            raise TrainingError(f"step {step}: no label in the whole step; the last checkpoint is intact")
+        totals = torch.zeros(2 + self.model.config.audio_channels, dtype=torch.float64, device=processes.device)
+        for micro_batch in read:
+            totals += self._backward(micro_batch.packed.to(processes.device), counts)
+        loss, text, *codes = processes.sum(totals).tolist()
+        numbers = {"loss": loss, "text": text}
+        if self.audio and counts.frames:
+            numbers |= {f"audio{c + 1}": value for c, value in enumerate(codes)}
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        processes.sum_gradients(trained)
+        numbers |= self._clip()
+        for name, number in numbers.items():
+            if not abs(number) < float("inf"):
+                raise TrainingError(f"step {step}: {name} is {number}; the last checkpoint is intact")
+        self.optimizer.step()
+        return numbers | {"learning_rate": share} | self._amounts(read)
+
+    def _read_all(self, step: int, batches: Iterable[MicroBatch]) -> list[MicroBatch]:
+        failure = None
+        try:
+            read = list(batches)
+        except MimoError as error:  # told to the others first, which would wait for this process's micro-batch
+            failure, read = error, []
+        if self.processes.any(failure is not None):
+            raise failure or MimoError(f"step {step}: another process could not read its data")
+        return read
+
+    def _global(self, counts: list[Counts]) -> Counts:
+        sums = torch.stack([sum((c.text for c in counts), torch.zeros(())).double(),
+                            sum((c.frames for c in counts), torch.zeros(())).double()])  # fmt: skip
+        text, frames = self.processes.sum(sums.to(self.processes.device))
+        return Counts(text, frames)
+
+    def _backward(self, packed: Packed, counts: Counts) -> Tensor:
+        """Adds the micro-batch's gradients; returns its share of total, text and every codebook's loss."""
+        with autocast(self.processes.device, self.training.precision):
+            entropies = self.loss_pass(packed, self.audio)
+        losses = combine(entropies.sums(packed), counts, self.weights)
+        losses.total.backward()
+        return torch.cat([torch.stack([losses.total, losses.text]), losses.channels]).detach()
+
+    def _clip(self) -> dict[str, float]:
+        """Scales the gradients to the largest norm allowed; returns their norms before that."""
+        squares = dict.fromkeys(MODULES, 0.0)
+        for group in self.optimizer.param_groups:
+            gradients = [p.grad for p in group["params"] if p.grad is not None]
+            squares[group["name"]] += float(torch.nn.utils.get_total_norm(gradients)) ** 2
+        norm = sum(squares.values()) ** 0.5
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grads_with_norm_(trained, self.training.clip, torch.tensor(norm))
+        return {"gradient": norm, **{f"gradient/{name}": value**0.5 for name, value in squares.items() if value}}
+
+    def _amounts(self, read: list[MicroBatch]) -> dict[str, float]:
+        """What this step has worked on, in all processes."""
+        config = self.model.config
+        packs = [m.packed for m in read]
+        patches = sum(int((p.groups[:, 0, 0] == self.model.special.empty).sum()) for p in packs)
+        codes = sum(p.codes.numel() for p in packs) if self.audio else 0
+        text = sum(int((p.text != self.model.special.empty).sum()) for p in packs)
+        amounts = torch.tensor(
+            [
+                sum(len(p.groups) for p in packs),
+                text + codes,
+                patches * config.group_size / FRAME_RATE,
+                sum(step_flops(self.model, p, self.audio) for p in packs) / self.peak,
+            ],
+            dtype=torch.float64,
+        )
+        names = ("positions_per_second", "loss_tokens_per_second", "audio_hours_per_hour", "mfu")
+        found = dict(zip(names, self.processes.sum(amounts.to(self.processes.device)).tolist(), strict=True))
+        total = self.training.rows * self.training.context * self.training.micro_batches
+        found["filled"] = found["positions_per_second"] / total  # share of the rows that is no padding
+        labels: Counter[str] = sum((m.labels for m in read), Counter())
+        return found | {f"labels/{task}": float(count) for task, count in labels.items()}
+
+    def notes(self) -> dict[str, Any]:
+        """Nothing besides a step's numbers."""
+        return {}
+
+    def save(self, folder: Path, done: int) -> None:
+        """Writes model/ and then the checkpoint, whose presence tells that both are there. Raises OutputError."""
+        if self.processes.rank:
+            return
+        self.model.save_pretrained(folder / MODEL)
+        checkpoint.save(folder / CHECKPOINT, done, self.noted, {"model": self.model}, [self.optimizer])
+
+    def load(self, folder: Path) -> int:
+        """Continues from what `save` wrote; returns the next step. Raises ModelError."""
+        return checkpoint.load(folder / CHECKPOINT, {"model": self.model}, [self.optimizer])
+
+    def examine(self, log: TrainingLog | None, done: int) -> None:
+        """Losses of the validation data, by task."""
+
+
+def noted(recipe: LanguageModelRecipe, name: str) -> dict[str, Any]:
+    """What a stage's checkpoint holds of its recipe, as parsed JSON."""
+    skipped = (*FREE, *resumption.FREE)
+    stage = {key: value for key, value in asdict(recipe.stages[name]).items() if key not in skipped}
+    model = recipe.model.to_dict() if recipe.model else recipe.start
+    return json.loads(json.dumps({"model": model, name: stage}, default=str))
+
+
+def train(recipe: LanguageModelRecipe, folder: Path, resume: bool, device: str = "cpu") -> None:
+    """Runs the recipe's stages, each to its last step. Raises MimoError with one line for whatever stops it.
+
+    resume: continue the run in the folder.
+    """
+    names = list(recipe.stages)
+    begun = [name for name in names if (folder / name / CHECKPOINT).exists()]
+    if begun and not resume:
+        raise TrainingError(f"{folder / begun[0]} holds a run: continue it with --resume, or choose another folder")
+    if resume and not begun:
+        raise TrainingError(f"--resume: {folder} holds no run to continue")
+    for name in begun:
+        path = folder / name / CHECKPOINT
+        is_done = name != begun[-1]
+        changes = resumption.check(path, checkpoint.recipe_of(path), noted(recipe, name), is_done)
+        if changes and not int(os.environ.get("RANK", 0)):
+            print(changes)
+    first = names.index(begun[-1]) if begun else 0
+    with connected(device) as processes:
+        processes.wait()
+        for number, name in enumerate(names[first:], first):
+            place = folder / name
+            is_begun = name in begun
+            start = place / MODEL if is_begun else folder / names[number - 1] / MODEL if number else None
+            trainer = make_trainer(recipe, name, processes, start)
+            if not run(trainer, place, trainer.load(place) if is_begun else 0):
+                return
+
+
+def make_trainer(recipe: LanguageModelRecipe, name: str, processes: Processes, start: Path | None) -> Trainer:
+    """A stage's trainer, beginning with the model in the folder `start`, or as the recipe begins."""
+    stage = recipe.stages[name]
+    model, text = make_model(recipe, stage.seed, start)
+    if stage.context > model.config.max_position_embeddings:
+        raise TrainingError(
+            f"stages.{name}.context: expected at most max_position_embeddings, {model.config.max_position_embeddings}, "
+            f"got {stage.context}"
+        )
+    data, validation = (
+        make_source(data, model.config, text, stage.rows, stage.context, stage.seed) if data else None
+        for data in (stage.data, stage.validation)
+    )
+    assert data is not None
+    return Trainer(model, stage, data, processes, noted(recipe, name), validation)
+
+
+def make_model(recipe: LanguageModelRecipe, seed: int, start: Path | None) -> tuple[AudioLanguageModel, TextTokenizer]:
+    """The model to begin with, float32 on the CPU, and its text tokenizer. Raises ModelError."""
+    folder = start or recipe.start
+    if folder is not None:
+        model = AudioLanguageModel.from_pretrained(folder)
+        assert model.text_folder is not None
+        return model, TextTokenizer.load(model.text_folder, model.config.vocab_size)
+    assert recipe.model
+    assert recipe.text_tokenizer
+    text = TextTokenizer.load(recipe.text_tokenizer, recipe.model.vocab_size)
+    model = AudioLanguageModel(recipe.model, text.special, recipe.text_tokenizer)
+    initialise(model, seed)
+    return model, text
