@@ -122,6 +122,15 @@ def test_limit(mimo: Mimo, model: Path, sets: tuple[Path, Path], tmp_path: Path)
     assert [len(one["files"]) for one in scores(out)["sets"].values()] == [1, 1]
 
 
+def test_held_out(mimo: Mimo, model: Path, sets: tuple[Path, Path], tmp_path: Path) -> None:
+    sets[0].write_text('{"audio": "a.wav", "held_out": false}\n{"audio": "b.wav", "held_out": true}\n')
+    command = ("eval", "tokenizer", sets[0], "--out", tmp_path / "out", "--model", model, "--device", "cpu")
+    assert mimo(*command, "--held-out").status == 0
+    assert [Path(one["input"]).name for one in scores(tmp_path / "out")["sets"]["spoken"]["files"]] == ["b.wav"]
+    sets[0].write_text('{"audio": "a.wav"}\n')
+    assert 'marked as "held_out"' in mimo(*command, "--held-out", "--force").err
+
+
 def test_a_peer_has_rows_of_its_own(
     mimo: Mimo, model: Path, sets: tuple[Path, Path], evaluators: ModuleType, half: None, tmp_path: Path
 ) -> None:
@@ -217,7 +226,7 @@ def test_bad_input(mimo: Mimo, model: Path, sets: tuple[Path, Path], half: None,
     command = ("eval", "tokenizer", "--out", tmp_path / "out", "--model", model, "--device", "cpu")
     for arguments, message in (
         ((sets[0], sets[0]), "expected every set in a folder of its own, got this one twice"),
-        ((sets[0], "--recogniser", "nowhere:f"), "--recogniser: cannot find 'nowhere:f' (expected digits, commands or"),
+        ((sets[0], "--recogniser", "nowhere:f"), "--recogniser: cannot find 'nowhere:f' (expected whisper"),
         ((sets[0], "--peer", "half", "--peer", "half=x"), "--peer: expected every codec once"),
         ((tmp_path / "none.jsonl",), "cannot read"),
         ((tmp_path / "bad",), "no recording can be scored; cannot read"),

@@ -3,7 +3,29 @@
 import numpy as np
 import pytest
 
-from mimo_audio.evaluate.word_errors import Transcripts, word_error_rates
+from mimo_audio.evaluate.word_errors import Errors, Transcripts, count_errors, word_error_rates
+
+
+def test_errors_by_hand():
+    """One word substituted, one inserted; of letters two substituted (a-t to o-f) and four inserted."""
+    assert count_errors("Sit at home.", "sit of home now y") == Errors(3, 3, 9, 6)
+    assert count_errors("Sit at home.", "") == Errors(3, 3, 9, 9)
+    assert count_errors("...", "What? No.") == Errors(0, 2, 0, 6)
+    assert count_errors("你好吗？", "你好马") == Errors(3, 1, 3, 1)
+
+
+def test_how_numbers_are_written_is_no_error():
+    """But all numerals of a text are read in one way: here as years and counts."""
+    assert count_errors("Call nine one one in nineteen eighty-four", "Call 911 in 1984.").wrong_words == 2
+    for reference, hypothesis in (
+        ("call bob at five", "Call Bob at 5."),
+        ("three one four", "314"),
+        ("What is 3 plus 4?", "what is three plus four"),
+        ("two thousand and five", "2005"),
+        ("what is nine minus four", "What is 9-4?"),
+    ):
+        assert count_errors(reference, hypothesis).wrong_words == 0
+        assert count_errors(reference, hypothesis).wrong_characters == 0
 
 
 def test_rates_count_over_all_words():

