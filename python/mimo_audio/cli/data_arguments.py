@@ -7,10 +7,11 @@ from mimo_audio.cli.parsing import Commands, command, positive
 
 
 def add_data_commands(commands: Commands) -> None:
-    """data speak."""
+    """data speak, tokenize, info, verify, merge."""
     data = commands.add_parser("data", help="make training data", description="Make training data.")
     subjects = data.add_subparsers(dest="subject", metavar="SUBJECT", required=True)
     _add_speak(subjects)
+    _add_token_sets(subjects)
 
 
 def _add_speak(subjects: Commands) -> None:
@@ -51,6 +52,40 @@ def _add_speak(subjects: Commands) -> None:
     )
     speak.add_argument("--hours", type=above_zero, default=float("inf"), metavar="H", help="stop at so many hours")
     rendering(speak)
+
+
+def _add_token_sets(subjects: Commands) -> None:
+    tokenize = command(
+        subjects, "tokenize", "recordings of manifests to a token set",
+        """
+        MANIFEST has a JSON object per line that names recordings and what is known about them (docs/data.md). Each
+        recording is encoded once; the rows of the set hold its number in place of its name. The same command goes on
+        where it was stopped, even by kill -9; with more manifests the set grows. A row whose recording cannot be read
+        is left out and named at the end, with exit status 1.
+        """,
+        "mimo-audio data tokenize data/nano/train/manifest.jsonl --out sets/nano",
+        "mimo-audio data tokenize *.jsonl --out sets/full --model MiMo-Audio-Tokenizer/ --device cuda",
+    )  # fmt: skip
+    tokenize.add_argument("input", type=Path, nargs="+", metavar="MANIFEST", help="manifest (.jsonl)")
+    tokenize.add_argument("--out", type=Path, required=True, metavar="SET", help="folder of the set")
+    tokenize.add_argument("--model", default="nano", metavar="MODEL", help="tokenizer folder, or nano (default)")
+    tokenize.add_argument("--n-q", type=positive, default=8, metavar="N", help="codebooks that are kept (default: 8)")
+    tokenize.add_argument("--workers", type=positive, metavar="N", help="processes (default: one per core, or per GPU)")
+    tokenize.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPU if there is one (default)"
+    )
+    for name, summary in (("info", "what is in token sets"), ("verify", "whether token sets are whole")):
+        subject = command(subjects, name, summary, "", f"mimo-audio data {name} sets/nano")
+        subject.add_argument("input", type=Path, nargs="+", metavar="SET", help="folder of a set")
+    merge = command(
+        subjects, "merge", "several token sets as one",
+        """
+        The sets must be of one tokenizer. Recordings and rows that several of them have are there once.
+        """,
+        "mimo-audio data merge sets/a sets/b --out sets/all",
+    )  # fmt: skip
+    merge.add_argument("input", type=Path, nargs="+", metavar="SET", help="folder of a set")
+    merge.add_argument("--out", type=Path, required=True, metavar="SET", help="folder of the result")
 
 
 def rendering(parser: argparse.ArgumentParser) -> None:
