@@ -4,16 +4,20 @@
 // Every thread calls run() with the same phases in the same order. Tasks are claimed, not assigned: a thread begins
 // with its own share, so that its weights stay in its cache, then takes what nobody has begun. So a phase waits only
 // for tasks that are being run: it ends also if some threads come late or never (a pool may give fewer, or run pieces
-// in turn).
+// in turn). A thread that waits spins for some microseconds, then sleeps in between.
 #pragma once
 #include <sched.h>
+#include <time.h>
 
 #include "cpu/isa.h"
 
 namespace mimo::cpu::MIMO_ISA {
 
 class Team {
-  static constexpr int kTasksPerThread = 4, kPauses = 200;
+  static constexpr int kTasksPerThread = 4;
+  // Waiting begins as a spin. It may not stay one: where there are more threads than cores, a yield gives way only to
+  // those of the same core, and the one that is waited for may be another's prey. So it sleeps in the end.
+  static constexpr int kPauses = 200, kYields = 100, kSleepNanoseconds = 50'000;
 
  public:
   explicit Team(int threads) : threads_(threads), slots_(kTasksPerThread * threads) {
@@ -64,8 +68,10 @@ class Team {
       for (int i = 0; !reached(expected_); ++i) {
         if (i < kPauses) {
           pause();
-        } else {
+        } else if (i < kPauses + kYields) {
           sched_yield();
+        } else {
+          sleep();
         }
       }
     }
@@ -106,6 +112,11 @@ class Team {
 #if defined(__x86_64__)
       _mm_pause();
 #endif
+    }
+
+    static void sleep() {
+      const timespec time{0, kSleepNanoseconds};
+      nanosleep(&time, nullptr);
     }
 
     Team& team_;
