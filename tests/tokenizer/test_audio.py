@@ -134,9 +134,38 @@ def test_write(tmp_path):
     assert soundfile.info(tmp_path / "out.wav").frames == 10
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("a.mp3", ("MP3", "MPEG_LAYER_III")), ("a.OGG", ("OGG", "VORBIS")), ("a.oga", ("OGG", "VORBIS")),
+     ("a.opus", ("OGG", "OPUS")), ("a.aif", ("AIFF", "PCM_16")), ("a.au", ("AU", "PCM_16"))],
+)  # fmt: skip
+def test_write_other_formats(tmp_path, name, kind):
+    wave = torch.from_numpy(tone(2, 24000)).float()
+    audio.write(tmp_path / name, wave[None], 24000)
+    info = soundfile.info(tmp_path / name)
+    assert (info.format, info.subtype, info.channels) == (*kind, 1)
+    error = audio.read(tmp_path / name, 24000)[: len(wave)] - wave
+    assert error[4800:-4800].square().mean() < 5e-3 * wave.square().mean()
+
+
+def test_ten_minutes_as_vorbis(tmp_path):
+    """libsndfile's encoder ends the process if it is given ten minutes at once."""
+    audio.write(tmp_path / "long.ogg", torch.zeros(10 * 60 * 24000), 24000)
+    assert soundfile.info(tmp_path / "long.ogg").frames == 10 * 60 * 24000
+
+
+def test_sample_rates_that_a_format_does_not_have(tmp_path):
+    with pytest.raises(AudioError, match=r"out\.opus: .*sample rates of 8000"):
+        audio.write(tmp_path / "out.opus", torch.zeros(10), 44100)
+    with pytest.raises(AudioError, match="sample_rate: expected a positive number"):
+        audio.write(tmp_path / "out.ogg", torch.zeros(10), 0)
+    assert not list(tmp_path.iterdir())
+
+
 def test_bad_outputs(tmp_path):
-    with pytest.raises(AudioError, match=r"\.wav, \.flac"):
-        audio.write(tmp_path / "out.xyz", torch.zeros(10), 24000)
+    for name in ("out.xyz", "out"):
+        with pytest.raises(AudioError, match=r"\.wav, \.flac, \.mp3"):
+            audio.write(tmp_path / name, torch.zeros(10), 24000)
     with pytest.raises(AudioError, match="one channel"):
         audio.write(tmp_path / "out.wav", torch.zeros(2, 10), 24000)
     (tmp_path / "file").touch()
@@ -151,6 +180,21 @@ def test_encodings_that_cannot_seek_are_read_in_order(tmp_path, subtype):
     wave = audio.read(tmp_path / "a.wav", 8000)
     assert abs(len(wave) - 80000) < 400
     assert_close(wave[1000:1400].square().mean(), torch.tensor(0.125), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("rate", [24000, 16000])
+def test_flac_of_unknown_length_is_read_to_its_end(tmp_path, rate):
+    """As encoders write it to a pipe: 36 bits of the header that would say how many samples there are, are 0."""
+    soundfile.write(tmp_path / "known.flac", tone(40, 24000), 24000)
+    data = bytearray((tmp_path / "known.flac").read_bytes())
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)
+    (tmp_path / "unknown.flac").write_bytes(data)
+    wave = audio.read(tmp_path / "unknown.flac", rate)
+    assert torch.equal(wave, audio.read(tmp_path / "known.flac", rate))
+    (tmp_path / "unknown.flac").write_bytes(data[: len(data) // 2])
+    with pytest.raises(AudioError, match="unknown.flac"):
+        audio.read(tmp_path / "unknown.flac", rate)
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])

@@ -174,11 +174,27 @@ def test_codebooks_windows_and_mel_stay_float32(make_tokenizer):
     assert tokenizer.decode(codes).dtype == torch.float32
 
 
+def test_a_wave_may_have_a_dimension_for_its_channel(make_tokenizer):
+    """[1, N], as torchaudio loads it."""
+    tokenizer = make_tokenizer()
+    assert tokenizer.sample_rate == tokenizer.config.sampling_rate
+    wave = torch.randn(5000) * 0.1
+    codes = tokenizer.encode(wave, 16000)
+    for one in (tokenizer.encode(wave[None], 16000), tokenizer.encode_batch([wave[None]], 16000)[0]):
+        assert torch.equal(one, codes)
+    assert torch.equal(tokenizer.log_mel(wave[None]), tokenizer.log_mel(wave))
+    blocks = [block[None] for block in wave.split(700)]
+    assert torch.equal(torch.cat(list(tokenizer.encode_blocks(blocks)), 1), tokenizer.encode(wave))
+    with StreamEncoder(tokenizer) as stream, StreamEncoder(tokenizer) as other:
+        assert torch.equal(stream.push(wave[None]), other.push(wave))
+        assert torch.equal(stream.finish(), other.finish())
+
+
 @pytest.mark.parametrize(
     ("wave", "message"),
     [
         (torch.zeros(0), "at least one sample"),
-        (torch.zeros(2, 100), r"one channel \[samples\], got shape \[2, 100\]"),
+        (torch.zeros(2, 100), r"one channel, \[samples\] or \[1, samples\], got shape \[2, 100\]"),
         (torch.tensor(0.5), "one channel"),
         (torch.tensor([0.0, float("nan")]), "NaN or infinity"),
         (torch.tensor([float("inf")]), "NaN or infinity"),

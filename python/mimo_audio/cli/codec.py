@@ -66,7 +66,7 @@ class Codec:
         if (self.n_q or 0) > len(self.sizes):
             raise CodesError(f"--n-q: the tokenizer has {len(self.sizes)} codebooks, got {self.n_q}")
         self.dtype = str(self.tokenizer.encoder.conv1.weight.dtype).removeprefix("torch.")
-        self.sample_rate = config.sampling_rate
+        self.sample_rate = self.tokenizer.sample_rate
         self.frame_rate = config.frame_rate
         self.fingerprint = fingerprint(self.tokenizer.quantizer.embeddings())
 

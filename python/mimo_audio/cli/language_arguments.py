@@ -7,7 +7,8 @@ from mimo_audio.cli.parsing import Commands, arithmetic, command, positive
 
 RECORDINGS = "Recordings may have any format that libsndfile reads, any sample rate and any number of channels."
 OUTPUT = (
-    "OUTPUT is 16-bit PCM, mono, in the format that its suffix names (.wav, .flac); it appears whole or not at all."
+    "OUTPUT is mono, in the format that its suffix names (.wav, .flac: 16-bit; .mp3, .ogg, .opus); it appears whole\n"
+    "or not at all."
 )
 
 

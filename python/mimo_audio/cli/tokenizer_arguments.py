@@ -33,7 +33,8 @@ def add_tokenizer_commands(commands: Commands) -> None:
     decode = command(
         commands, "decode", "tokens to sound",
         """
-        OUTPUT is 16-bit PCM in the format that its suffix names (.wav, .flac), mono, as long as the recording was.
+        OUTPUT is mono, in the format that its suffix names (.wav, .flac: 16-bit; .mp3, .ogg, .opus), as long as the
+        recording was.
         Tokens can be decoded only by the tokenizer that made them. Of a folder, every .tokens file becomes a .wav.
         """,
         "mimo-audio decode talk.tokens talk.wav", "mimo-audio decode tokens/ sounds/",

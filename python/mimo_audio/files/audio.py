@@ -1,4 +1,4 @@
-"""Audio files and sample rates: any file that libsndfile reads, as mono float32 blocks; 16-bit PCM out.
+"""Audio files and sample rates: any file that libsndfile reads, as mono float32 blocks; PCM, MP3, Vorbis and Opus out.
 
 soundfile and soxr are imported where they are used: running a model on tensors needs neither.
 """
@@ -28,15 +28,28 @@ BLOCK_SECONDS = 30
 BLOCK_VALUES = 1 << 22  # of all channels: however high the rate and many the channels, a block takes 16 MB
 UNKNOWN_FRAMES = (1 << 63) - 1  # what libsndfile says of a stream whose end it cannot know
 UNKNOWN_LENGTH = 0x7FFFF000  # bytes from which on a header only says that the file was written to a pipe
+WRITTEN_AT_ONCE = 1 << 16  # samples; libsndfile's Vorbis encoder keeps on the stack what it is given at once
+# libsndfile's format and encoding by suffix; for others, the format of that name and 16-bit PCM.
+ENCODINGS = {
+    ".wav": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".oga": ("OGG", "VORBIS"),
+    ".opus": ("OGG", "OPUS"),
+    ".aif": ("AIFF", "PCM_16"),
+}
 
 
 def check_wave(wave: Tensor, empty: bool = False) -> Tensor:
-    """The wave itself, if it is [N] finite floating-point samples, N >= 1 (`empty`: >= 0). Else raises AudioError."""
+    """The wave [N] of finite floating-point samples [N] or [1, N], N >= 1 (`empty`: >= 0). Else raises AudioError."""
     if not isinstance(wave, Tensor) or not wave.is_floating_point():
         kind = wave.dtype if isinstance(wave, Tensor) else type(wave).__name__
         raise AudioError(f"wave: expected a floating-point tensor [samples], got {kind}")
+    if wave.dim() == 2 and len(wave) == 1:  # as torchaudio has it
+        wave = wave[0]
     if wave.dim() != 1:
-        raise AudioError(f"wave: expected one channel [samples], got shape {list(wave.shape)}")
+        raise AudioError(f"wave: expected one channel, [samples] or [1, samples], got shape {list(wave.shape)}")
     if len(wave) == 0 and not empty:
         raise AudioError("wave: expected at least one sample, got none")
     if not wave.isfinite().all():
@@ -103,17 +116,23 @@ def read_blocks(path: str | os.PathLike[str], sample_rate: int, most_seconds: fl
 def _open(path: str | os.PathLike[str]) -> Iterator["soundfile.SoundFile"]:
     import soundfile
 
+    class InOrder(soundfile.SoundFile):
+        """soundfile seeks after every read; some cannot: GSM 6.10, G.721, a FLAC file that does not say its length."""
+
+        def seekable(self) -> bool:
+            return False
+
     name = os.fsencode(path)  # encoded here, so that it need not be UTF-8
     try:
         if os.path.isfile(name) or not os.path.exists(name) or os.path.isdir(name):
-            with soundfile.SoundFile(name) as file:
+            with InOrder(name) as file:
                 yield file
         else:  # a pipe or a device: libsndfile seeks in most formats
             with tempfile.TemporaryFile() as whole:
                 with open(name, "rb") as pipe:
                     shutil.copyfileobj(pipe, whole)
                 whole.seek(0)
-                with soundfile.SoundFile(whole) as file:
+                with InOrder(whole) as file:
                     yield file
     except TypeError as error:  # soundfile asks for what a header-less file does not say
         raise AudioError(f"cannot read {path}: a format without header, its sample rate is unknown") from error
@@ -131,7 +150,6 @@ def _check_complete(file: "soundfile.SoundFile", path: str | os.PathLike[str]) -
 def _mono_blocks(file: "soundfile.SoundFile", path: str | os.PathLike[str]) -> Iterator[Tensor]:
     empty = True
     size = max(1, min(BLOCK_SECONDS * file.samplerate, BLOCK_VALUES // file.channels))
-    # Not file.blocks, which wants to seek: some encodings (GSM 6.10, G.721) cannot, and can be read in order.
     while len(block := file.read(size, dtype="float32", always_2d=True)):
         empty = False
         if not np.isfinite(block).all():
@@ -159,35 +177,39 @@ def regroup(pieces: Iterable[Tensor], size: int, tail: int = 0) -> Iterator[Tens
         yield torch.cat(held)
 
 
-def check_writable_format(path: str | os.PathLike[str]) -> str:
-    """The libsndfile format of the path's suffix. Raises AudioError if it cannot hold 16-bit PCM."""
+def check_writable_format(path: str | os.PathLike[str]) -> tuple[str, str]:
+    """libsndfile's format and encoding for the path's suffix. Raises AudioError if it does not write such files."""
     import soundfile
 
-    kind = Path(path).suffix[1:].upper()
-    if not soundfile.check_format(kind, "PCM_16"):
-        raise AudioError(
-            f"cannot write {path}: expected a suffix that holds 16-bit PCM (.wav, .flac), got {Path(path).suffix!r}"
-        )
-    return kind
+    suffix = Path(path).suffix.lower()
+    encoding = ENCODINGS.get(suffix, (suffix[1:].upper(), "PCM_16"))
+    if not soundfile.check_format(*encoding):
+        usual = ", ".join(name for name, known in ENCODINGS.items() if soundfile.check_format(*known))
+        raise AudioError(f"cannot write {path}: expected a suffix of an audio format ({usual}), got {suffix!r}")
+    return encoding
 
 
 def write(path: str | os.PathLike[str], wave: Tensor | Iterable[Tensor], sample_rate: int, force: bool = False) -> None:
-    """Writes wave [N], or its blocks, as 16-bit PCM in the format that the suffix names, whole or not at all.
+    """Writes wave [N] or [1, N], or blocks of it [N_i], in the format that the suffix names, whole or not at all.
 
-    Samples beyond -1 .. 1 are clipped by the format. Raises AudioError for another suffix or shape, OutputError if the
-    file exists (without `force`) or cannot be written.
+    That is 16-bit PCM (.wav, .flac, .aiff, ...: samples beyond -1 .. 1 are clipped), MP3, Vorbis (.ogg) or Opus. Raises
+    AudioError for another suffix or shape and for a sample rate that the format does not have, OutputError if the file
+    exists (without `force`) or cannot be written.
     """
     import soundfile
 
     path = Path(path)
-    kind = check_writable_format(path)
+    kind, encoding = check_writable_format(path)
+    if sample_rate < 1:
+        raise AudioError(f"sample_rate: expected a positive number of samples per second, got {sample_rate}")
     blocks = [check_wave(wave)] if isinstance(wave, Tensor) else wave
     with atomic_output(path, force) as partial:
         try:
-            with soundfile.SoundFile(os.fsencode(partial), "w", sample_rate, 1, "PCM_16", format=kind) as file:
+            with soundfile.SoundFile(os.fsencode(partial), "w", sample_rate, 1, encoding, format=kind) as file:
                 for block in blocks:
-                    file.write(block.detach().float().cpu().numpy())
+                    for piece in block.detach().float().cpu().split(WRITTEN_AT_ONCE):
+                        file.write(piece.numpy())
         except soundfile.SoundFileError as error:
             if shutil.disk_usage(partial.parent).free < 1 << 20:  # which libsndfile calls a system error
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-            raise AudioError(f"cannot write {path}: {error}") from error
+            raise AudioError(f"cannot write {path}: {getattr(error, 'error_string', error)}") from error

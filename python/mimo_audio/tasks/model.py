@@ -84,7 +84,7 @@ class MimoAudio:
     @property
     def sample_rate(self) -> int:
         """Samples per second of generated speech."""
-        return self.audio_tokenizer.config.sampling_rate
+        return self.audio_tokenizer.sample_rate
 
     @property
     def most_seconds(self) -> float:

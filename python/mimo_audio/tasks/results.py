@@ -50,7 +50,7 @@ class Speech:
         return len(self.wave) / self.sample_rate
 
     def save(self, path: str | PathLike[str], force: bool = False) -> None:
-        """Writes 16-bit PCM in the format that the suffix names (.wav, .flac), whole or not at all.
+        """Writes the format that the suffix names (.wav, .flac, .mp3, .ogg, .opus), whole or not at all.
 
         Raises AudioError for another suffix, OutputError if the file exists (without `force`) or cannot be written.
         """

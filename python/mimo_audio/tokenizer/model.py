@@ -30,7 +30,7 @@ PASS_SEGMENTS = 4  # a packed pass holds at most so many full segments
 
 
 class AudioTokenizer(nn.Module):
-    """24 kHz wave <-> codes [R, T'] at 25 Hz.
+    """24 kHz wave <-> codes [R, T'] at 25 Hz. Waves are floats, [N] or [1, N].
 
     Modules for training, over packed sequences of given lengths: `encoder(mel, lengths)`, `quantizer(features)`,
     `decoder(embeddings, lengths)`, `vocoder(coarse, lengths)`.
@@ -57,6 +57,11 @@ class AudioTokenizer(nn.Module):
     def device(self) -> torch.device:
         """Where the model is."""
         return self.encoder.conv1.weight.device
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second of waves, in and out."""
+        return self.config.sampling_rate
 
     @classmethod
     def from_pretrained(
@@ -181,8 +186,7 @@ class AudioTokenizer(nn.Module):
 
     def encode(self, wave: Tensor, sample_rate: int | None = None, n_q: int | None = None) -> Tensor:
         """wave [N] (at the model's rate, unless sample_rate says otherwise) -> codes [n_q, T']. Raises AudioError."""
-        audio.check_wave(wave)
-        rate = self.config.sampling_rate
+        wave, rate = audio.check_wave(wave), self.sample_rate
         source_rate = rate if sample_rate is None else sample_rate
         blocks = audio.resample_blocks(wave.split(BLOCK_SAMPLES), source_rate, rate)
         return torch.cat(list(self.encode_blocks(blocks, n_q)), 1)
@@ -191,7 +195,7 @@ class AudioTokenizer(nn.Module):
         self, waves: Sequence[Tensor], sample_rate: int | None = None, n_q: int | None = None
     ) -> list[Tensor]:
         """`encode` of every wave."""
-        rate = self.config.sampling_rate
+        rate = self.sample_rate
         source_rate = rate if sample_rate is None else sample_rate
         waves = [audio.resample(audio.check_wave(wave), source_rate, rate) for wave in waves]
         return self.quantize_batch(self.encode_features_batch(self.log_mel_batch(waves)), n_q)
@@ -203,17 +207,17 @@ class AudioTokenizer(nn.Module):
         Together they are `encode` of the whole wave; memory does not grow with its length. A last segment of less than
         a tenth is encoded in the pass of the one before: 60 s are 6001 frames. Raises AudioError.
         """
-        checked = (audio.check_wave(block) for block in blocks if len(block))
+        checked = (audio.check_wave(block) for block in blocks if block.numel())
         empty = True
         for frames in audio.regroup(self.mel.stream(checked), SEGMENT_MEL_FRAMES, SEGMENT_MEL_FRAMES // 10):
             empty = False
             yield self.quantize(self.encode_features(frames), n_q)
         if empty:
-            raise AudioError(f"wave: expected at least one sample at {self.config.sampling_rate} Hz, got none")
+            raise AudioError(f"wave: expected at least one sample at {self.sample_rate} Hz, got none")
 
     def encode_file(self, path: str | PathLike[str], n_q: int | None = None) -> Iterator[Tensor]:
         """`encode_blocks` of an audio file of any rate and channel count. Raises AudioError."""
-        return self.encode_blocks(audio.read_blocks(path, self.config.sampling_rate), n_q)
+        return self.encode_blocks(audio.read_blocks(path, self.sample_rate), n_q)
 
     def check_codes(self, codes: Tensor, empty: bool = False) -> None:
         """Raises CodesError unless codes are integers [1 .. R codebooks, frames], each in its codebook.
