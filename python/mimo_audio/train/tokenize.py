@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ CHUNK = 64  # recordings that a worker gets at once
 BATCH_SECONDS = 60  # of sound that is encoded together
 AHEAD = 3  # chunks per worker that wait for being written
 Codes = NDArray[np.uint16]  # [C, T]
+Results = tuple[dict[str, Codes], dict[str, str]]  # codes of those that could be read, and why the others could not
+NOTHING: Results = ({}, {})  # rows of text alone need no recording
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,7 @@ def tokenize(
         chunks = [wanted[i : i + CHUNK] for i in range(0, len(wanted), CHUNK)]
         added = place = 0
         with tqdm(total=len(wanted), unit="file", disable=None, leave=False) as bar:
-            for results in (({}, {}), *_encoded(chunks, tokenizer, codebooks, model, device, workers)):
-                codes, wrong = results
+            for codes, wrong in chain([NOTHING], _encoded(chunks, tokenizer, codebooks, model, device, workers)):
                 failed |= wrong
                 writer.add_recordings(list(codes), list(codes.values()))
                 first = place  # rows follow the order of their recordings
@@ -80,9 +82,6 @@ def tokenize(
                 bar.update(len(codes) + len(wrong))
                 bar.set_postfix_str(f"{hours:.2f} h, {hours * 3600 / max(bar.format_dict['elapsed'], 1e-9):.0f} h/h")
     return Summary(len(writer.records) - before, added, hours, tuple(failed.items()))
-
-
-Results = tuple[dict[str, Codes], dict[str, str]]  # codes of those that could be read, and why the others could not
 
 
 def _encoded(
