@@ -12,18 +12,18 @@ RATE = 16000
 
 
 class Tones:
-    """A tone of 0.05 s per letter; "bell" rings at 440 Hz, "horn", which is held out, at 220 Hz."""
+    """A tone of 0.05 s per letter; "bell" and "flute" sound at 400 and 300 Hz, "horn", which is held out, at 200."""
 
-    voices = ("bell", "horn")
+    voices = ("bell", "flute", "horn")
     slowest, fastest = 0.5, 2.0
 
     def speak(self, text: str, voice: str, rate: float, seed: int) -> tuple[np.ndarray, int]:
         if voice not in self.voices:
-            raise VoiceError(f"voice: tones has bell, horn, got {voice!r}")
+            raise VoiceError(f"voice: tones has bell, flute, horn, got {voice!r}")
         if text == "unspeakable":
             return np.zeros(100, np.float32), RATE
         time = np.arange(int(0.05 * len(text) / rate * RATE)) / RATE
-        wave = 0.3 * np.sin(2 * np.pi * {"bell": 440, "horn": 220}[voice] * time + seed)
+        wave = 0.3 * np.sin(2 * np.pi * {"bell": 400, "flute": 300, "horn": 200}[voice] * time + seed)
         return np.pad(wave, RATE).astype(np.float32), RATE
 
 

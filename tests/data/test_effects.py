@@ -5,7 +5,7 @@ import pytest
 
 from mimo_audio.data import effects
 from mimo_audio.errors import AudioError
-from mimo_audio.evaluate.pitch import track_f0
+from mimo_audio.pitch import track_f0
 
 RATE = 24000
 

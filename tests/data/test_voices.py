@@ -15,7 +15,7 @@ from mimo_audio.data.voices.espeak import Espeak
 from mimo_audio.data.voices.flite import Flite
 from mimo_audio.data.voices.kokoro import Kokoro
 from mimo_audio.evaluate import recognisers
-from mimo_audio.evaluate.pitch import track_f0
+from mimo_audio.pitch import track_f0
 from mimo_audio.tasks import voice as mimo_voice
 
 COMMAND = "turn off the kitchen light"
@@ -118,7 +118,7 @@ def test_a_missing_program_is_one_clear_error(monkeypatch, tmp_path, kind, progr
     [
         ("tones", "expected ENGINE/VOICE"),
         ("organ/bell", "expected an engine of kokoro, hibari"),
-        ("tones/drum", "bell, horn"),
+        ("tones/drum", "bell, flute, horn"),
         ("espeak/no such voice", "pitch 0 to 99"),
         ("flite/nobody", "flite has"),
         ("hibari/nobody", "hibari has heart"),
@@ -146,7 +146,7 @@ def test_held_out_voices_are_never_drawn_for_training(tones):
     cast = Cast.of(requests, mixtures=0.5)
     rng = random.Random(0)
     drawn = {cast.draw(rng) for _ in range(4000)}
-    assert "tones/bell" in drawn
+    assert {"tones/bell", "tones/flute"} <= drawn
     assert not any(map(is_held_out, drawn))
     held_out = Cast.of([name for name in requests if name != "hibari"], mixtures=0.5, held_out=True)
     assert all(is_held_out(held_out.draw(rng)) for _ in range(500))
@@ -172,7 +172,7 @@ def test_shares_are_those_of_groups(tones):
     if "espeak" not in voices.installed()[0]:
         pytest.skip("espeak-ng is not installed")
     cast, rng = Cast.of(["tones=3", "espeak/en-us+f*"]), random.Random(2)
-    bells = sum(cast.draw(rng) == "tones/bell" for _ in range(2000))
+    bells = sum(cast.draw(rng).startswith("tones/") for _ in range(2000))
     assert bells / 2000 == pytest.approx(0.75, abs=0.04)
 
 
@@ -188,7 +188,7 @@ def test_a_rate_that_an_engine_lacks_becomes_the_nearest(tones):
 
 
 def test_choose_knows_voices_engines_and_patterns(tones):
-    assert choose(["tones"]) == choose(["tones/b*"]) == choose(["tones/bell", "tones"]) == ["tones/bell"]
+    assert choose(["tones"]) == choose(["tones/*"]) == choose(["tones/bell", "tones"]) == ["tones/bell", "tones/flute"]
     assert choose(["tones"], held_out=True) == ["tones/horn"]
     assert choose(["mimo/runs/nano@voice=1.wav"]) == ["mimo/runs/nano@voice=1.wav"]
     assert Cast.of(["mimo/runs/nano@voice=1.wav"]).draw(random.Random()) == "mimo/runs/nano@voice=1.wav"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mimo_audio.evaluate.pitch import track_f0
+from mimo_audio.pitch import track_f0
 
 RATE = 24000
 

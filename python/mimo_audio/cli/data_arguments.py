@@ -7,10 +7,11 @@ from mimo_audio.cli.parsing import Commands, command, positive
 
 
 def add_data_commands(commands: Commands) -> None:
-    """data speak, tokenize, info, verify, merge."""
+    """data speak, world, tokenize, info, verify, merge."""
     data = commands.add_parser("data", help="make training data", description="Make training data.")
     subjects = data.add_subparsers(dest="subject", metavar="SUBJECT", required=True)
     _add_speak(subjects)
+    _add_world(subjects)
     _add_token_sets(subjects)
 
 
@@ -86,6 +87,34 @@ def _add_token_sets(subjects: Commands) -> None:
     )  # fmt: skip
     merge.add_argument("input", type=Path, nargs="+", metavar="SET", help="folder of a set")
     merge.add_argument("--out", type=Path, required=True, metavar="SET", help="folder of the result")
+
+
+def _add_world(subjects: Commands) -> None:
+    world = command(
+        subjects, "world", "a small world to train on: everyday speech, conversions, questions, dialogues",
+        """
+        OUT gets a manifest per task in train/, held_out/ (texts that training never has) and held_out_voices/ (the same
+        in voices that it never has): speech, conversion, dialogue, instruct_tts, understanding, caption, text; the
+        sounds are in audio/. Every sample depends on the seed and its number alone. The same command goes on where it
+        was stopped; more --hours later keep what is there.
+
+        Everyday sentences are WordNet's examples (Debian package wordnet-base) and the exchanges of chatterbot-corpus
+        (pip install chatterbot-corpus); commands, numbers, times, questions and answers are made by grammars. Without
+        --voices, hibari, kokoro, espeak and flite take shares of 6, 2, 1 and 1, as far as they are installed.
+        """,
+        "mimo-audio data world --out data/nano --hours 8",
+        "mimo-audio data world --out data/nano --voices hibari=4 kokoro --speech corpus/manifest.jsonl",
+    )  # fmt: skip
+    world.add_argument("--out", type=Path, required=True, metavar="OUT", help="folder of the world")
+    world.add_argument("--hours", type=above_zero, default=8.0, metavar="H", help="of training speech (default: 8)")
+    world.add_argument(
+        "--held-out", type=positive, default=100, metavar="N", help="samples of each held-out task (default: 100)"
+    )
+    world.add_argument("--voices", nargs="+", metavar="VOICE", help="voices in shares, as in `data speak`")
+    world.add_argument(
+        "--speech", type=Path, nargs="+", default=(), metavar="MANIFEST", help="speech that is there already, to add"
+    )
+    rendering(world)
 
 
 def rendering(parser: argparse.ArgumentParser) -> None:

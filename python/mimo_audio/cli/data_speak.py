@@ -3,12 +3,13 @@
 import os
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 
 from tqdm import tqdm
 
 from mimo_audio.data import voices
 from mimo_audio.data.clips import Rendered
-from mimo_audio.data.corpus import Summary, plan_speech, read_texts, render_corpus
+from mimo_audio.data.corpus import plan_speech, read_texts, render_corpus
 from mimo_audio.data.voices.cast import Cast
 from mimo_audio.errors import MimoError, one_line
 
@@ -30,13 +31,13 @@ def run(arguments: Namespace) -> int:
         workers = arguments.workers or os.cpu_count() or 1
         summary = render_corpus(clips, arguments.out, workers, arguments.hours, progress.count)
     print(f"{arguments.out}: {summary.clips} clips, {summary.hours:.2f} h")
-    return report_problems(summary)
+    return report_problems(summary.problems)
 
 
 class Progress:
     """A bar on stderr with the hours rendered, and how many of them per hour."""
 
-    def __init__(self, clips: int) -> None:
+    def __init__(self, clips: int | None) -> None:
         self._bar = tqdm(total=clips, unit="clip", disable=None, smoothing=0.05)
         self._seconds = 0.0
 
@@ -45,6 +46,9 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
+
+    def total(self, clips: int) -> None:
+        self._bar.total = clips
 
     def count(self, rendered: Rendered) -> None:
         self._seconds += rendered.seconds
@@ -64,10 +68,10 @@ def print_voices() -> None:
         print(one_line(reason), file=sys.stderr)
 
 
-def report_problems(summary: Summary) -> int:
+def report_problems(problems: Sequence[str]) -> int:
     """Names on stderr what could not be said; the exit status."""
-    for problem in summary.problems[:MOST_NAMED]:
+    for problem in problems[:MOST_NAMED]:
         print("mimo-audio:", one_line(problem), file=sys.stderr)
-    if summary.problems:
-        print(f"mimo-audio: {len(summary.problems)} clips could not be said", file=sys.stderr)
-    return 1 if summary.problems else 0
+    if problems:
+        print(f"mimo-audio: {len(problems)} clips could not be said", file=sys.stderr)
+    return 1 if problems else 0

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import mimo_audio_native as mn
-from mimo_audio.evaluate.pitch import track_f0
+from mimo_audio.pitch import track_f0
 
 Wave = NDArray[np.floating]
 

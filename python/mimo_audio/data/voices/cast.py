@@ -35,6 +35,14 @@ class Cast:
             raise VoiceError("voices: expected at least one, got none")
         return cls(tuple(groups), tuple(shares), mixtures)
 
+    def draw_other(self, rng: random.Random, voice: str) -> str | None:
+        """The voice of another speaker; None if the cast has none."""
+        if len({speaker(known) for group in self.groups for known in group} | {speaker(voice)}) == 1:
+            return None
+        while speaker(other := self.draw(rng)) == speaker(voice):
+            pass
+        return other
+
     def draw(self, rng: random.Random) -> str:
         """A voice, or a mixture of two Kokoro voices of one accent and kind that stand in the same group."""
         group = rng.choices(self.groups, self.shares)[0]
@@ -47,6 +55,13 @@ class Cast:
             return voice
         weight = rng.choice(WEIGHTS)
         return f"{voice}:{weight}+{rng.choice(others).partition('/')[2]}:{round(1 - weight, 1)}"
+
+
+def speaker(voice: str) -> str:
+    """Who is heard: hibari's voice is Kokoro's af_heart, and espeak-ng's variants are who they are in any accent."""
+    if voice.startswith("espeak/"):
+        return "espeak/" + voice.partition("+")[2]
+    return "kokoro/af_heart" if voice == "hibari/heart" else voice
 
 
 def possible_rate(voice: str, rate: float) -> float:
