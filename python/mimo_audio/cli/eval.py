@@ -1,4 +1,4 @@
-"""`mimo-audio eval`: how good a tokenizer, and other codecs beside it, are on sets of recordings."""
+"""`mimo-audio eval tokenizer`: how good a tokenizer, and other codecs beside it, are on sets of recordings."""
 
 import json
 import sys
@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from mimo_audio.cli import eval_speech
 from mimo_audio.cli.codec import Codec, load, read_blocks
+from mimo_audio.cli.evaluation_sets import folder_names
 from mimo_audio.cli.roundtrip import reconstruct, reconstruct_by_peer
 from mimo_audio.errors import AudioError, MimoError, one_line
 from mimo_audio.evaluate import speech
@@ -114,6 +116,8 @@ class Evaluation:
 
 def run(arguments: Namespace) -> int:
     """Evaluates every set, prints the table, writes records, pictures and sounds, and returns the exit status."""
+    if arguments.subject == "speech":
+        return eval_speech.run(arguments)
     require_matplotlib()
     recogniser = arguments.recogniser and speech.load_evaluator("--recogniser", arguments.recogniser)
     speaker = arguments.speaker and speech.load_evaluator("--speaker", arguments.speaker)
@@ -184,21 +188,10 @@ def _report(evaluation: Evaluation, arguments: Namespace, interrupted: bool) -> 
 
 
 def _sets(sources: list[Path], held_out: bool = False) -> dict[str, list[Recording]]:
-    """Recordings of every source under its folder's name, with as many parents as tell it from the others.
-
-    Raises MimoError if a folder comes twice.
-    """
-    folders = [(source if source.is_dir() else source.parent).resolve() for source in sources]
-    if len(set(folders)) < len(folders):
-        twice = next(source for i, source in enumerate(sources) if folders[i] in folders[:i])
-        raise MimoError(f"{twice}: expected every set in a folder of its own, got this one twice")
-    names: list[str] = []
-    for folder in folders:
-        count = 1
-        while sum(other.parts[-count:] == folder.parts[-count:] for other in folders) > 1:
-            count += 1
-        names.append("/".join(folder.parts[-count:]))
-    return {name: list_recordings(source, held_out) for name, source in zip(names, sources, strict=True)}
+    """Recordings of every source under its folder's name. Raises MimoError."""
+    return {
+        name: list_recordings(source, held_out) for name, source in zip(folder_names(sources), sources, strict=True)
+    }
 
 
 def _check_audible(path: Path) -> None:

@@ -114,19 +114,7 @@ def _common(parser: argparse.ArgumentParser, speech: bool = False, seconds: str 
     parser.add_argument("--force", action="store_true", help="overwrite what exists")
     parser.add_argument("--json", action="store_true", help="print results, sizes and times as JSON, an object a line")
 
-    model = parser.add_argument_group("model")
-    model.add_argument(
-        "--model",
-        default="nano",
-        metavar="FOLDER",
-        help="language-model folder (config.json, safetensors, text tokenizer); needed, as none ships yet",
-    )
-    model.add_argument(
-        "--tokenizer",
-        metavar="FOLDER",
-        help="audio-tokenizer folder (default: FOLDER/tokenizer, or MiMo-Audio-Tokenizer beside FOLDER)",
-    )
-    arithmetic(model, "float32", "bfloat16", "float16")
+    language_model(parser)
 
     drawing = parser.add_argument_group("drawing", "By default as the task asks; the same seed gives the same result.")
     drawing.add_argument("--seed", type=int, metavar="N", help="(default: 0)")
@@ -143,3 +131,20 @@ def _common(parser: argparse.ArgumentParser, speech: bool = False, seconds: str 
     )
     if speech:
         drawing.add_argument(seconds, dest="max_seconds", type=float, metavar="S", help="at most S seconds of speech")
+
+
+def language_model(parser: argparse.ArgumentParser) -> None:
+    """--model, --tokenizer, --device, --dtype."""
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--model",
+        default="nano",
+        metavar="FOLDER",
+        help="language-model folder (config.json, safetensors, text tokenizer); needed, as none ships yet",
+    )
+    model.add_argument(
+        "--tokenizer",
+        metavar="FOLDER",
+        help="audio-tokenizer folder (default: FOLDER/tokenizer, or MiMo-Audio-Tokenizer beside FOLDER)",
+    )
+    arithmetic(model, "float32", "bfloat16", "float16")

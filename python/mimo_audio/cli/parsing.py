@@ -58,4 +58,12 @@ def positive(text: str) -> int:
     return value
 
 
+def numbers(text: str) -> tuple[int, ...]:
+    values = tuple(map(int, text.split(",")))
+    if min(values) < 0:
+        raise ValueError
+    return values
+
+
+numbers.__name__ = "list of numbers from 0"
 positive.__name__ = "positive number"  # argparse names it in "invalid positive number value"

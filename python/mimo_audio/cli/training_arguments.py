@@ -3,7 +3,10 @@
 import argparse
 from pathlib import Path
 
-from mimo_audio.cli.parsing import Commands, command, model, n_q, positive
+from mimo_audio.cli.language_arguments import language_model
+from mimo_audio.cli.parsing import Commands, command, model, n_q, numbers, positive
+
+ABILITIES = ("transcription", "speaking", "conversion", "continuation", "answering")
 
 
 def add_training_commands(commands: Commands) -> None:
@@ -67,9 +70,10 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def add_evaluation_commands(commands: Commands) -> None:
-    """eval tokenizer."""
-    evaluate = commands.add_parser("eval", help="measure a tokenizer", description="Measure a tokenizer on recordings.")
+    """eval tokenizer, eval speech."""
+    evaluate = commands.add_parser("eval", help="measure a tokenizer or a model", description="Measure on recordings.")
     subjects = evaluate.add_subparsers(dest="subject", metavar="SUBJECT", required=True)
+    _add_speech(subjects)
     tokenizer = command(
         subjects, "tokenizer", "scores of the audio tokenizer on sets of recordings",
         """
@@ -116,3 +120,81 @@ def add_evaluation_commands(commands: Commands) -> None:
     )
     model(tokenizer)
     n_q(tokenizer)
+
+
+def _add_speech(subjects: Commands) -> None:
+    speech = command(
+        subjects, "speech", "scores of a model that listens, speaks, converts, continues and answers",
+        """
+        A MANIFEST is a file of JSON lines, audio files relative to it. Their "task", or else their fields, say what
+        each can test:
+
+        transcription: "audio", "text". Word and character error rates, the recogniser's own beside them.
+        speaking: the same lines. The text is spoken in the voice of another recording of its "speaker": word error
+        rate by the recogniser, similarity to that voice and to other speakers, quality; the originals' beside them.
+        continuation: the same lines. The recording goes on after its first 3 s: voice and quality.
+        conversion: "source", "audio" (the same changed), "text", "group", "kind" (voice, rate, pitch, style, denoise).
+        After --shots examples of the group, or the same examples turned round (wrong ones): the distance to the target
+        (1 - cosine of voices, log of lengths, semitones, share of voiced frames, quality). gain: how much nearer right
+        examples lead than wrong ones.
+        answering: "turns", or "audio", "question", "answer". Short answers, right if they hold the words of the
+        reference and few others; in writing, with thinking, and spoken where the reference is.
+
+        Scores have 95% intervals (bootstrap over samples; differences in pairs). Runaways are answers that did not end
+        by themselves within three lengths of the original (texts: two tokens per character) and some more. An answer
+        without speech counts as silence: all its words are wrong.
+        OUT gets scores.json (with every answer), scores.png, shots.png, and every sound. A sample that cannot be used
+        is left out and named at the end, with exit status 1. Ctrl-C ends the work with the scores of what is done.
+        """,
+        "mimo-audio eval speech held_out/manifest.jsonl --out scores",
+        "mimo-audio eval speech held_out/*.jsonl --out scores --recogniser whisper --recogniser pocketsphinx",
+        "mimo-audio eval speech pairs.jsonl --abilities conversion --shots 1,16 --out scores --speaker resemblyzer",
+    )  # fmt: skip
+    speech.add_argument("input", type=Path, nargs="+", metavar="MANIFEST", help="JSON lines")
+    speech.add_argument("--out", type=Path, required=True, metavar="OUT", help="folder for the results")
+    speech.add_argument("--force", action="store_true", help="overwrite what exists")
+    speech.add_argument(
+        "--limit", type=positive, metavar="N", help="the first N samples of each set, ability and kind only"
+    )
+    speech.add_argument(
+        "--held-out", action="store_true", help='only samples that the manifest marks by "held_out": true'
+    )
+    speech.add_argument(
+        "--abilities",
+        type=abilities,
+        metavar="A,B",
+        help=f"some of {', '.join(ABILITIES)} (default: all that the manifests can test)",
+    )
+    speech.add_argument(
+        "--shots",
+        type=numbers,
+        default=(0, 1, 4, 16),
+        metavar="N,N",
+        help="numbers of examples for conversion (default: 0,1,4,16)",
+    )
+    judges = speech.add_argument_group("judges", "Any other than the built-in ones is a function as MODULE:FUNCTION.")
+    judges.add_argument(
+        "--recogniser",
+        action="append",
+        metavar="EVALUATOR",
+        help="whisper (default), whisper=FOLDER, pocketsphinx, digits, commands; may be given several times",
+    )
+    judges.add_argument(
+        "--speaker", default="none", metavar="EVALUATOR", help="resemblyzer (a model of 2019), or none (default)"
+    )
+    judges.add_argument("--quality", default="dnsmos", metavar="EVALUATOR", help="dnsmos (default), or none")
+    language_model(speech)
+    drawing = speech.add_argument_group("drawing", "By default as the task asks; the same seed gives the same result.")
+    drawing.add_argument("--seed", type=int, default=0, metavar="N", help="(default: 0)")
+    drawing.add_argument("--temperature", type=float, metavar="T", help="of text; 0 takes the likeliest")
+    drawing.add_argument("--audio-temperature", type=float, metavar="T", help="of speech; 0 takes the likeliest")
+
+
+def abilities(text: str) -> tuple[str, ...]:
+    found = tuple(text.split(","))
+    if not set(found) <= set(ABILITIES):
+        raise ValueError
+    return found
+
+
+abilities.__name__ = "list of abilities"  # argparse names it in "invalid list of abilities value"

@@ -38,6 +38,12 @@ def in_context_speech(
     return Prompt(torch.cat(ids, 1), build.stop("eostm"), GREEDY)
 
 
+def instructed_speech(build: PromptBuilder, instruction: str, query: Tensor | str) -> Prompt:
+    """`in_context_speech` without examples: what the instruction alone does, to compare with."""
+    ids = [build.text(f"[Int]:{checked_text(instruction, 'instruction')}\n"), _input(build, query, "query")]
+    return Prompt(torch.cat([*ids, build.template("\n"), build.template(SPEECH)], 1), build.stop("eostm"), GREEDY)
+
+
 def in_context_text(build: PromptBuilder, instruction: str, examples: Sequence[Example], query: Tensor | str) -> Prompt:
     """Examples with written outputs, and the input that the model is to answer with text; a blank line ends it."""
     ids = _preface(build, instruction, examples)
