@@ -11,6 +11,7 @@ training takes it apart, as it divides by the counts of a step's global batch, n
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -133,8 +134,7 @@ def _check_labels(text: Tensor, targets: Tensor, model: AudioLanguageModel) -> N
             raise LanguageModelError(f"labels: expected 0 to {size - 1} in the {where}, got {int(wrong)}")
 
 
-@dataclass(frozen=True)
-class Entropies:
+class Entropies(NamedTuple):
     """Cross-entropies, float32, of every label: text [M], codes [P, G, C], or None where no code is asked for."""
 
     text: Tensor

@@ -1,6 +1,6 @@
 """Trains the language model: the stages of the MiMo-Audio report, sections 3 and 4 (`mimo-audio train lm`).
 
-Each stage has a folder in the output folder: checkpoint.safetensors (everything needed to continue exactly), log.jsonl,
+Each stage has a folder in the output folder: checkpoint-STEP/ (everything needed to continue exactly), log.jsonl,
 tensorboard/, and model/, as AudioLanguageModel.from_pretrained reads it. Step n depends on the recipe and the state
 after step n - 1 alone, whatever the number of processes, which share the micro-batches.
 """
@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mimo_audio.errors import MimoError
+from mimo_audio.errors import MimoError, ModelError
 from mimo_audio.lm import AudioLanguageModel
 from mimo_audio.lm.losses import Counts, LossPass, Packed, combine, pack
 from mimo_audio.text import TextTokenizer
-from mimo_audio.train import checkpoint, resumption
+from mimo_audio.train import distributed_checkpoint as checkpoint
+from mimo_audio.train import parallel, resumption
 from mimo_audio.train.batch import Batch, Source
 from mimo_audio.train.flops import peak_flops, step_flops
 from mimo_audio.train.lm_data import make_source
@@ -32,9 +33,11 @@ from mimo_audio.train.processes import Processes, connected
 from mimo_audio.train.recipe import TrainingError
 from mimo_audio.train.reconstruction import autocast
 
-CHECKPOINT, MODEL = "checkpoint.safetensors", "model"
+MODEL = "model"
 FRAME_RATE = 25.0  # of the codec, Hz
-FREE = ("validation", "validation_batches", "activation_checkpointing")  # change no step, besides those of resumption
+FREE = (  # change no step, besides those of resumption
+    *("validation", "validation_batches", "activation_checkpointing", "shard", "tensor_parallel"),
+)
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,9 @@ class Trainer:
         self.weights = weights
         self.audio = any(weights[1:])
         self.micro_batches = range(processes.rank, stage.micro_batches, processes.count)
-        self.optimizer = make_optimizer(self.model, stage)
         self.loss_pass = LossPass(self.model).train()
+        parallel.distribute(self.loss_pass, stage, processes)
+        self.optimizer = make_optimizer(self.model, stage)
         dtype = torch.float32 if stage.precision == "float32" else torch.bfloat16
         self.peak = peak_flops(processes.device, dtype) * processes.count
         self.shown: tuple[str, ...] = (
@@ -122,7 +126,8 @@ class Trainer:
         if self.audio and counts.frames:
             numbers |= {f"audio{c + 1}": value for c, value in enumerate(codes)}
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        processes.sum_gradients(trained)
+        if not self.training.shard:
+            processes.sum_gradients(trained)
         numbers |= self._clip()
         for name, number in numbers.items():
             if not abs(number) < float("inf"):
@@ -157,12 +162,14 @@ class Trainer:
     def _clip(self) -> dict[str, float]:
         """Scales the gradients to the largest norm allowed; returns their norms before that."""
         squares = dict.fromkeys(MODULES, 0.0)
+        gradients = list[Tensor]()
         for group in self.optimizer.param_groups:
-            gradients = [p.grad for p in group["params"] if p.grad is not None]
-            squares[group["name"]] += float(torch.nn.utils.get_total_norm(gradients)) ** 2
+            found = [p.grad for p in group["params"] if p.grad is not None]
+            squares[group["name"]] += parallel.square_norm(found)
+            gradients += found
         norm = sum(squares.values()) ** 0.5
-        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        torch.nn.utils.clip_grads_with_norm_(trained, self.training.clip, torch.tensor(norm))
+        for similar in parallel.alike(gradients):
+            torch._foreach_mul_(similar, min(1.0, self.training.clip / (norm + 1e-6)))
         return {"gradient": norm, **{f"gradient/{name}": value**0.5 for name, value in squares.items() if value}}
 
     def _amounts(self, read: list[MicroBatch]) -> dict[str, float]:
@@ -194,14 +201,15 @@ class Trainer:
 
     def save(self, folder: Path, done: int) -> None:
         """Writes model/ and then the checkpoint, whose presence tells that both are there. Raises OutputError."""
-        if self.processes.rank:
-            return
-        self.model.save_pretrained(folder / MODEL)
-        checkpoint.save(folder / CHECKPOINT, done, self.noted, {"model": self.model}, [self.optimizer])
+        parallel.save_pretrained(self.model, folder / MODEL, self.processes)
+        checkpoint.save(folder, done, self.noted, self.model, self.optimizer, self.processes)
 
     def load(self, folder: Path) -> int:
         """Continues from what `save` wrote; returns the next step. Raises ModelError."""
-        return checkpoint.load(folder / CHECKPOINT, {"model": self.model}, [self.optimizer])
+        path = checkpoint.latest(folder)
+        if path is None:
+            raise ModelError(f"cannot resume from {folder}: no checkpoint")
+        return checkpoint.load(path, self.model, self.optimizer, self.processes)
 
     def examine(self, log: TrainingLog | None, done: int) -> None:
         """Losses of the validation data, by task."""
@@ -221,22 +229,23 @@ def train(recipe: LanguageModelRecipe, folder: Path, resume: bool, device: str =
     resume: continue the run in the folder.
     """
     names = list(recipe.stages)
-    begun = [name for name in names if (folder / name / CHECKPOINT).exists()]
+    begun = [name for name in names if checkpoint.latest(folder / name)]
     if begun and not resume:
         raise TrainingError(f"{folder / begun[0]} holds a run: continue it with --resume, or choose another folder")
     if resume and not begun:
         raise TrainingError(f"--resume: {folder} holds no run to continue")
     for name in begun:
-        path = folder / name / CHECKPOINT
-        is_done = name != begun[-1]
+        path, is_done = checkpoint.latest(folder / name), name != begun[-1]
+        assert path
         changes = resumption.check(path, checkpoint.recipe_of(path), noted(recipe, name), is_done)
         if changes and not int(os.environ.get("RANK", 0)):
             print(changes)
     first = names.index(begun[-1]) if begun else 0
-    with connected(device) as processes:
-        processes.wait()
+    with connected(device) as alone:
+        alone.wait()
         for number, name in enumerate(names[first:], first):
             place = folder / name
+            processes = parallel.arranged(alone, recipe.stages[name].tensor_parallel)
             is_begun = name in begun
             start = place / MODEL if is_begun else folder / names[number - 1] / MODEL if number else None
             trainer = make_trainer(recipe, name, processes, start)

@@ -33,6 +33,10 @@ class Stage:
     kind: a column of the report's table 3; understanding trains on the text alone and leaves the patch decoder as it
     is. warmup: share of the steps. loss_weights: of the text and of every codebook. precision: "bfloat16" keeps weights
     in float32 and multiplies in bfloat16, "pure_bfloat16" keeps weights and moments in bfloat16, too.
+
+    For models that are too large for one GPU: activation_checkpointing computes the forward pass of blocks again for
+    the gradient, shard splits weights and moments among the processes (FSDP2), and tensor_parallel says how many of
+    them split every matrix product of a micro-batch. None of them changes what is computed.
     """
 
     kind: Kind
@@ -54,6 +58,8 @@ class Stage:
     loss_weights: tuple[Weight, ...] | None = None
     empty_loss_weight: Weight = EMPTY_LOSS_WEIGHT
     activation_checkpointing: bool = False
+    shard: bool = False
+    tensor_parallel: Size = 1
     workers: Annotated[int, Range(1, 1024)] = 1  # threads that read data
     log_every: Steps = 10
     checkpoint_every: Steps = 500

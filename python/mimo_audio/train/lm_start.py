@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mimo_audio.lm import AudioLanguageModel
-from mimo_audio.train import starting_point
+from mimo_audio.train import parallel, starting_point
 from mimo_audio.train.lm_recipe import Stage
 
 MODULES = ("patch_encoder", "backbone", "patch_decoder")  # of the report's table 3
@@ -52,7 +52,10 @@ def make_optimizer(model: AudioLanguageModel, stage: Stage) -> torch.optim.AdamW
             decayed: list[Tensor] = [p for name, p in named if not name.endswith(NO_DECAY)]
             plain: list[Tensor] = [p for name, p in named if name.endswith(NO_DECAY)]
             for parameters, decay in ((decayed, stage.weight_decay), (plain, 0.0)):
-                groups.append({"params": parameters, "lr": rate, "peak": rate, "weight_decay": decay, "name": module})
+                groups += [
+                    {"params": group, "lr": rate, "peak": rate, "weight_decay": decay, "name": module}
+                    for group in parallel.alike(parameters)
+                ]
     return torch.optim.AdamW(groups, betas=stage.betas, fused=True)
 
 

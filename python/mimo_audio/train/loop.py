@@ -116,7 +116,7 @@ def run(trainer: Trainer[Any], folder: Path, first: int) -> bool:
 @contextmanager
 def _training_log(trainer: Trainer[Any], folder: Path, first: int) -> Iterator[TrainingLog | None]:
     """The log, in the first process only."""
-    if trainer.processes.rank:
+    if not trainer.processes.is_first:
         yield None
         return
     with TrainingLog(folder, first, trainer.training.steps, trainer.shown) as log:

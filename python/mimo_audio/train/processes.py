@@ -1,4 +1,4 @@
-"""The processes of a data-parallel run (torchrun): sums and copies between them, and nothing at all if there is one."""
+"""The processes of a parallel run (torchrun): sums and copies between them, and nothing at all if there is one."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -8,27 +8,49 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 BUCKET = 1 << 24  # numbers in one message
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among all."""
+    """This process among `count` that share the micro-batches of a step.
+
+    Where `peers` processes work on every micro-batch together, there are that many times as many in all; this one is
+    the `peer`-th of its micro-batches, and `group` are those of them that have the same number.
+    """
 
     rank: int
     count: int
     device: torch.device
+    peers: int = 1
+    peer: int = 0
+    group: dist.ProcessGroup | None = None
+
+    @property
+    def world(self) -> int:
+        """How many processes there are in all."""
+        return self.count * self.peers
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this one writes what is written once."""
+        return self.rank == self.peer == 0
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over the processes, in place."""
+        """The sum over the processes that share the micro-batches, in place."""
         if self.count > 1:
-            dist.all_reduce(tensor)
+            dist.all_reduce(tensor, group=self.group)
         return tensor
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in any process."""
-        return flag if self.count == 1 else bool(self.sum(torch.tensor(float(flag), device=self.device)))
+        """Whether the flag is set in any process of all."""
+        if self.world == 1:
+            return flag
+        found = torch.tensor(float(flag), device=self.device)
+        dist.all_reduce(found)
+        return bool(found)
 
     def wait(self) -> None:
         """Until all processes are here."""
@@ -45,10 +67,14 @@ class Processes:
         """Sums every parameter's gradient, in messages of some size."""
         if self.count == 1:
             return
-        for bucket in _buckets(p.grad for p in parameters if p.grad is not None):
+        for bucket in _buckets(_local(p.grad) for p in parameters if p.grad is not None):
             message = self.sum(torch.cat([gradient.flatten() for gradient in bucket]))
             for gradient, total in zip(bucket, message.split([g.numel() for g in bucket]), strict=True):
                 gradient.copy_(total.view_as(gradient))
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
