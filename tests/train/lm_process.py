@@ -1,13 +1,13 @@
 """One process of a parallel training run on made-up data, for test_lm_parallel.py.
 
-python tests/train/lm_process.py FOLDER CHANGES RESUME UNTIL: the tiny model's stage "joint" with changes to its recipe
-(JSON), until a step; its losses go to FOLDER/losses.json, its weights to FOLDER/model.
+python tests/train/lm_process.py '[[FOLDER, CHANGES, FIRST, UNTIL], ..]': for each, the tiny model's stage "joint" with
+changes to its recipe, from the checkpoint in the folder if FIRST is not 0, until a step; its losses go to
+FOLDER/losses.json, its weights to FOLDER/model. Many in one process, as starting one takes longer than all of them.
 """
 
 import json
 import sys
 from importlib import import_module
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -21,27 +21,22 @@ def main() -> None:
     conftest = import_module("tests.lm.conftest")
     lm, parallel, processes = (import_module(f"mimo_audio.train.{name}") for name in ("lm", "parallel", "processes"))
     model_class = import_module("mimo_audio.lm").AudioLanguageModel
-    folder, changes, resume, until = (
-        Path(sys.argv[1]),
-        json.loads(sys.argv[2]),
-        sys.argv[3] == "resume",
-        int(sys.argv[4]),
-    )
     torch.set_num_threads(1)
-    recipe = source.recipe_of(**changes)
-    stage = recipe.stages["joint"]
     with processes.connected("cpu") as alone:
-        arranged = parallel.arranged(alone, stage.tensor_parallel)
-        torch.manual_seed(0)
-        model = model_class(conftest.tiny_config(), conftest.SPECIAL)
-        data = source.RandomSource(model, stage.rows, stage.context, stage.seed)
-        trainer = lm.Trainer(model, stage, data, arranged, lm.noted(recipe, "joint"))
-        first = trainer.load(folder) if resume else 0
-        batches = (trainer.read(step, m) for step in range(first, until) for m in trainer.micro_batches)
-        losses = [trainer.step(step, islice(batches, len(trainer.micro_batches))) for step in range(first, until)]
-        trainer.save(folder, until)
-        if arranged.is_first:
-            (folder / "losses.json").write_text(json.dumps(losses))
+        for folder, changes, first, until in json.loads(sys.argv[1]):
+            recipe = source.recipe_of(**changes)
+            stage = recipe.stages["joint"]
+            arranged = parallel.arranged(alone, stage.tensor_parallel)
+            torch.manual_seed(0)
+            model = model_class(conftest.tiny_config(), conftest.SPECIAL)
+            data = source.RandomSource(model, stage.rows, stage.context, stage.seed)
+            trainer = lm.Trainer(model, stage, data, arranged, lm.noted(recipe, "joint"))
+            if first:
+                assert trainer.load(Path(folder)) == first
+            losses = [trainer.step(n, [trainer.read(n, m) for m in trainer.micro_batches]) for n in range(first, until)]
+            trainer.save(Path(folder), until)
+            if arranged.is_first:
+                (Path(folder) / "losses.json").write_text(json.dumps(losses))
 
 
 if __name__ == "__main__":

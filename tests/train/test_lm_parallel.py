@@ -13,15 +13,18 @@ PROCESS = Path(__file__).parent / "lm_process.py"
 BASE = {"micro_batches": 4, "rows": 1, "steps": 4}
 
 
-def train(folder: Path, count: int, until: int = 4, resume: bool = False, **changes: object) -> list[dict[str, float]]:
-    """The numbers of the steps that so many processes have trained."""
+def train(count: int, *jobs: tuple[Path, dict[str, object], int, int]) -> None:
+    """Jobs of lm_process.py in so many processes."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"] if count > 1 else []
-    arguments = [PROCESS, folder, json.dumps({**BASE, **changes}), "resume" if resume else "new", str(until)]
+    work = [[str(folder), {**BASE, **changes}, first, until] for folder, changes, first, until in jobs]
     done = subprocess.run(
-        [sys.executable, *launcher, *arguments],
+        [sys.executable, *launcher, PROCESS, json.dumps(work)],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def losses_of(folder: Path) -> list[dict[str, float]]:
     return json.loads((folder / "losses.json").read_text())
 
 
@@ -36,29 +39,15 @@ def agree(one: Path, other: Path, losses: list[dict[str, float]], others: list[d
         assert (tensor - found[name]).abs().max() <= 2e-4 * tensor.abs().max() + 2e-5, name
 
 
-@pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, float]]]:
-    """One process's run."""
-    folder = tmp_path_factory.mktemp("one")
-    return folder, train(folder, 1)
-
-
-@pytest.mark.parametrize(
-    ("count", "changes"),
-    [
-        (2, {}),
-        (2, {"shard": True}),
-        (2, {"tensor_parallel": 2}),
-        (4, {"shard": True, "tensor_parallel": 2, "activation_checkpointing": True}),
-    ],
-    ids=["data", "sharded", "tensor", "sharded-tensor"],
-)
-def test_processes_equal_one(one, tmp_path, count, changes):
-    agree(one[0], tmp_path, one[1], train(tmp_path, count, **changes))
-
-
-def test_a_run_goes_on_with_another_number_of_processes(one, tmp_path):
-    train(tmp_path, 4, 2, shard=True)
-    found = train(tmp_path, 2, 3, resume=True, shard=True)
-    found += train(tmp_path, 1, 4, resume=True)
-    agree(one[0], tmp_path, one[1][2:], found)
+def test_processes_equal_one(tmp_path):
+    one, data, sharded, tensor, both, handed_on = (tmp_path / str(number) for number in range(6))
+    train(1, (one, {}, 0, 4))
+    train(2, (data, {}, 0, 4), (sharded, {"shard": True}, 0, 4), (tensor, {"tensor_parallel": 2}, 0, 4))
+    everything = {"shard": True, "tensor_parallel": 2, "activation_checkpointing": True}
+    train(4, (both, everything, 0, 4), (handed_on, {"shard": True}, 0, 2))
+    for other in (data, sharded, tensor, both):
+        agree(one, other, losses_of(one), losses_of(other))
+    train(2, (handed_on, {"shard": True}, 2, 3))
+    third = losses_of(handed_on)
+    train(1, (handed_on, {}, 3, 4))
+    agree(one, handed_on, losses_of(one)[2:], third + losses_of(handed_on))
