@@ -20,6 +20,8 @@ examples:
   mimo-audio roundtrip talk.wav heard.wav           both, with scores
   mimo-audio data speak texts.txt --voices kokoro --out corpus/   speech to train on
   mimo-audio train tokenizer --config recipe.json   a tokenizer of your own
+  mimo-audio train lm --config recipe.json          a language model of your own
+  mimo-audio finetune --model M --data D --out O    one that exists, on your recordings
   mimo-audio eval tokenizer recordings/ --out out/  how good one is
 """
 

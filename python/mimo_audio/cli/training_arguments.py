@@ -10,7 +10,7 @@ ABILITIES = ("transcription", "speaking", "conversion", "continuation", "answeri
 
 
 def add_training_commands(commands: Commands) -> None:
-    """train tokenizer, train lm, train text."""
+    """train tokenizer, train lm, train text, finetune."""
     train = commands.add_parser("train", help="train a model", description="Train a model by a recipe.")
     subjects = train.add_subparsers(dest="subject", metavar="SUBJECT", required=True)
     tokenizer = command(
@@ -56,6 +56,48 @@ def add_training_commands(commands: Commands) -> None:
     text.add_argument("--size", type=positive, default=1000, metavar="N", help="ids in all (default 1000)")
     text.add_argument("--out", type=Path, required=True, metavar="OUT", help="folder for the tokenizer's files")
     text.add_argument("--force", action="store_true", help="overwrite what exists")
+    _add_finetune(commands)
+
+
+def _add_finetune(commands: Commands) -> None:
+    finetune = command(
+        commands, "finetune", "fine-tune a language model on recordings of your own",
+        """
+        DATA are manifests (JSON lines that name recordings and what is known about them, see docs/data.md), which are
+        encoded first, or token sets of the model's tokenizer. Every task that the rows can be examples of is trained.
+        OUT/model is a model folder as MODEL is, for --model; OUT also holds log.jsonl, curves for TensorBoard and a
+        checkpoint, from which --resume goes on. Ctrl-C writes one and stops. --lora trains low-rank adapters only
+        (pip install 'mimo-audio-native[lora]') and merges them into OUT/model.
+        """,
+        "mimo-audio finetune --model MiMo-Audio-7B-Instruct/ --data voices.jsonl --out mine --lora",
+        "mimo-audio finetune --model MiMo-Audio-7B-Instruct/ --data sets/voices --out mine --steps 2000",
+    )  # fmt: skip
+    finetune.add_argument("--model", required=True, metavar="MODEL", help="language-model folder")
+    finetune.add_argument(
+        "--tokenizer",
+        metavar="FOLDER",
+        help="audio-tokenizer folder (default: MODEL/tokenizer, or MiMo-Audio-Tokenizer beside MODEL)",
+    )
+    finetune.add_argument("--data", type=Path, nargs="+", required=True, metavar="DATA", help="manifests or token sets")
+    finetune.add_argument("--out", type=Path, required=True, metavar="OUT", help="folder of the run")
+    finetune.add_argument("--steps", type=positive, default=500, metavar="N", help="(default: 500)")
+    finetune.add_argument("--lora", action="store_true", help="train low-rank adapters, not all weights")
+    finetune.add_argument("--rank", type=positive, default=16, metavar="N", help="of the adapters (default: 16)")
+    finetune.add_argument(
+        "--learning-rate", type=float, metavar="R", help="(default: 2e-4 with --lora, else 1e-5 and 5e-5 by module)"
+    )
+    finetune.add_argument(
+        "--context", type=positive, default=2048, metavar="N", help="positions of a row (default: 2048)"
+    )
+    finetune.add_argument("--rows", type=positive, default=1, metavar="N", help="rows of a micro-batch (default: 1)")
+    finetune.add_argument(
+        "--micro-batches", type=positive, default=4, metavar="N", help="micro-batches of a step (default: 4)"
+    )
+    finetune.add_argument("--seed", type=int, default=0, metavar="N", help="of the order of the data (default: 0)")
+    finetune.add_argument("--resume", action="store_true", help="continue the run in OUT")
+    finetune.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPU if there is one (default)"
+    )
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:

@@ -29,6 +29,7 @@ from mimo_audio.train.lm_recipe import LanguageModelRecipe, Stage
 from mimo_audio.train.lm_start import MODULES, initialise, make_optimizer, schedule
 from mimo_audio.train.log import TrainingLog
 from mimo_audio.train.loop import run
+from mimo_audio.train.lora import add_lora
 from mimo_audio.train.processes import Processes, connected
 from mimo_audio.train.recipe import TrainingError
 from mimo_audio.train.reconstruction import autocast
@@ -82,6 +83,8 @@ class Trainer:
         if len(weights) != 1 + model.config.audio_channels:
             raise TrainingError(f"loss_weights: expected {1 + model.config.audio_channels}, got {len(weights)}")
         self.model = model.to(processes.device)
+        if stage.lora:
+            add_lora(self.model, stage.lora, stage.seed)
         if stage.precision == "pure_bfloat16":
             self.model = self.model.bfloat16()
         self.training, self.source, self.validation = stage, source, validation
@@ -201,7 +204,7 @@ class Trainer:
 
     def save(self, folder: Path, done: int) -> None:
         """Writes model/ and then the checkpoint, whose presence tells that both are there. Raises OutputError."""
-        parallel.save_pretrained(self.model, folder / MODEL, self.processes)
+        parallel.save_pretrained(self.model, self.training.lora, folder / MODEL, self.processes)
         checkpoint.save(folder, done, self.noted, self.model, self.optimizer, self.processes)
 
     def load(self, folder: Path) -> int:
@@ -247,10 +250,23 @@ def train(recipe: LanguageModelRecipe, folder: Path, resume: bool, device: str =
             place = folder / name
             processes = parallel.arranged(alone, recipe.stages[name].tensor_parallel)
             is_begun = name in begun
-            start = place / MODEL if is_begun else folder / names[number - 1] / MODEL if number else None
+            start = folder / names[number - 1] / MODEL if number else None
             trainer = make_trainer(recipe, name, processes, start)
             if not run(trainer, place, trainer.load(place) if is_begun else 0):
                 return
+
+
+def train_one(recipe: LanguageModelRecipe, name: str, place: Path, resume: bool, device: str) -> None:
+    """Runs one stage of a recipe in the folder `place`, from the recipe's start. Raises MimoError."""
+    path = checkpoint.latest(place)
+    if path and not resume:
+        raise TrainingError(f"{place} holds a run: continue it with --resume, or choose another folder")
+    if path:
+        resumption.check(path, checkpoint.recipe_of(path), noted(recipe, name), False)
+    with connected(device) as alone:
+        processes = parallel.arranged(alone, recipe.stages[name].tensor_parallel)
+        trainer = make_trainer(recipe, name, processes, None)
+        run(trainer, place, trainer.load(place) if path else 0)
 
 
 def make_trainer(recipe: LanguageModelRecipe, name: str, processes: Processes, start: Path | None) -> Trainer:

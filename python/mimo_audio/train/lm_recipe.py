@@ -12,6 +12,7 @@ from mimo_audio.files.schema import Fraction, Range, Size, Steps, Weight, checke
 from mimo_audio.lm import LanguageModelConfig
 from mimo_audio.lm.losses import EMPTY_LOSS_WEIGHT, default_weights
 from mimo_audio.train.lm_data import Data
+from mimo_audio.train.lora import Lora
 from mimo_audio.train.recipe import Positive, Rate, RecipeError, Seed
 
 Kind = Literal["understanding", "understanding_generation", "post_training"]
@@ -33,6 +34,8 @@ class Stage:
     kind: a column of the report's table 3; understanding trains on the text alone and leaves the patch decoder as it
     is. warmup: share of the steps. loss_weights: of the text and of every codebook. precision: "bfloat16" keeps weights
     in float32 and multiplies in bfloat16, "pure_bfloat16" keeps weights and moments in bfloat16, too.
+
+    lora: train adapters only, which are merged into what model/ holds.
 
     For models that are too large for one GPU: activation_checkpointing computes the forward pass of blocks again for
     the gradient, shard splits weights and moments among the processes (FSDP2), and tensor_parallel says how many of
@@ -57,6 +60,7 @@ class Stage:
     clip: Positive = 1.0
     loss_weights: tuple[Weight, ...] | None = None
     empty_loss_weight: Weight = EMPTY_LOSS_WEIGHT
+    lora: Lora | None = None
     activation_checkpointing: bool = False
     shard: bool = False
     tensor_parallel: Size = 1

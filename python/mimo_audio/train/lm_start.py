@@ -45,13 +45,15 @@ def make_optimizer(model: AudioLanguageModel, stage: Stage) -> torch.optim.AdamW
     groups: list[dict] = []
     for module in MODULES:
         rate = getattr(stage.learning_rates, module)
-        named = [(name, p) for name, p in model.named_parameters() if module_of(name) == module]
+        named = [(n, p) for n, p in model.named_parameters() if p.requires_grad and module_of(n) == module]
         for _, parameter in named:
             parameter.requires_grad_(rate > 0)
         if rate > 0:
             decayed: list[Tensor] = [p for name, p in named if not name.endswith(NO_DECAY)]
             plain: list[Tensor] = [p for name, p in named if name.endswith(NO_DECAY)]
             for parameters, decay in ((decayed, stage.weight_decay), (plain, 0.0)):
+                if not parameters:
+                    continue
                 groups += [
                     {"params": group, "lr": rate, "peak": rate, "weight_decay": decay, "name": module}
                     for group in parallel.alike(parameters)

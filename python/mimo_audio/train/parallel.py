@@ -19,6 +19,7 @@ from mimo_audio.lm import AudioLanguageModel
 from mimo_audio.lm.losses import LossPass
 from mimo_audio.lm.transformer import Block, Transformer
 from mimo_audio.train.lm_recipe import Stage
+from mimo_audio.train.lora import Lora, merged
 from mimo_audio.train.processes import Processes
 from mimo_audio.train.recipe import TrainingError
 
@@ -131,9 +132,12 @@ def square_norm(tensors: Iterable[Tensor]) -> float:
 
 
 @torch.no_grad()
-def save_pretrained(model: AudioLanguageModel, folder: Path, processes: Processes) -> None:
-    """`model.save_pretrained`, of weights that may be split; called in all processes. Raises OutputError."""
-    if not any(isinstance(p, DTensor) for p in model.parameters()):
+def save_pretrained(model: AudioLanguageModel, lora: Lora | None, folder: Path, processes: Processes) -> None:
+    """`model.save_pretrained`, of weights that may be split and have adapters, which are merged into them.
+
+    Called in all processes. Raises OutputError.
+    """
+    if lora is None and not any(isinstance(p, DTensor) for p in model.parameters()):
         if processes.is_first:
             model.save_pretrained(folder)
         return
@@ -144,6 +148,6 @@ def save_pretrained(model: AudioLanguageModel, folder: Path, processes: Processe
             tensors[name] = whole.detach().cpu()
     if processes.is_first:
         with torch.device("meta"):
-            whole_model = AudioLanguageModel(model.config, model.special, model.text_folder)
-        whole_model.load_state_dict(tensors, assign=True)
-        whole_model.save_pretrained(folder)
+            plain = AudioLanguageModel(model.config, model.special, model.text_folder)
+        plain.load_state_dict(merged(tensors, lora) if lora else tensors, assign=True)
+        plain.save_pretrained(folder)
