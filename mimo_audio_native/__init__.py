@@ -10,6 +10,7 @@ from mimo_audio_native.bad_data import raise_device_errors
 from mimo_audio_native.mel import mel_filterbank
 from mimo_audio_native.ops.backbone_step import backbone_step
 from mimo_audio_native.ops.delayed_sampling import delayed_sampling
+from mimo_audio_native.ops.linear import linear
 from mimo_audio_native.ops.log_mel import log_mel
 from mimo_audio_native.ops.patch_attention import patch_attention
 from mimo_audio_native.ops.patch_decode import patch_decode
@@ -27,6 +28,7 @@ __all__ = [
     "build_info",
     "delayed_sampling",
     "istft",
+    "linear",
     "log_mel",
     "mel_filterbank",
     "patch_attention",

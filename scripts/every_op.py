@@ -171,6 +171,13 @@ def _decoding() -> Iterator[Call]:
             pages = torch.randperm(5 * batch).view(batch, 5).int()
             step = (hidden, layer, weight(dim), pool, 64, None, *_rotary(65, 8), 2, 1e-6, 64 - rows * 9, pages)
             yield Call(f"backbone_step/{dtype}/pages/{dim}/{_count(batch)}".replace("torch.", ""), step, 3)
+            frames, one = torch.arange(batch), torch.zeros(batch, 1, dtype=torch.int32)  # that see each other
+            room = torch.randn(1, 2, 1, 1, 8, 8).to(dtype)
+            seen = (frames, one, torch.full_like(frames, 6))
+            step = (hidden, layer, weight(dim), room, 6, None, *_rotary(7, 8), 2, 1e-6, *seen)
+            yield Call(f"backbone_step/{dtype}/ends/{dim}/{_count(batch)}".replace("torch.", ""), step, 3)
+            bias = None if dim == 16 else weight(33)
+            yield Call(f"linear/{dtype}/{dim}/{_count(batch)}".replace("torch.", ""), (hidden, weight(33, dim), bias))
 
 
 ALLOWED = {torch.float64: 1e-9, torch.float32: 2e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}

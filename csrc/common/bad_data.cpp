@@ -17,6 +17,7 @@ std::string step_text(const std::string& op, const BadDataPlace& at) {
   const std::string row = "[" + std::to_string(at.row) + "]";
   if (at.part == kBadPages) return op + ": pages" + row + " must name pages of the cache for all that the row sees";
   if (at.part == kBadPadding) return op + ": padding" + row + " must be 0 to the row's length";
+  if (at.part == kBadEnds) return op + ": ends" + row + " must be the row's length to length";
   return op + ": lengths" + row + " must be 0 to length";
 }
 

@@ -10,6 +10,9 @@
 // is read once per step. Scores are cpu/linear.h's product with keys for rows of weights; values are added up in
 // registers over the positions. The cache has the dtype of the weights, everything else is float32.
 //
+// All rows have put their keys and values into the cache before any attends: rows of one call may be positions that
+// follow each other, or that see each other.
+//
 // Same bits for any threads and any batch: every number is computed by one thread in one order, and pieces count from a
 // row's own first position, so that padding changes nothing either.
 #include "mimo/backbone_step.h"
@@ -107,8 +110,9 @@ class Backbone {
   }
 
  private:
-  int first(int b) const { return p_.padding ? int(p_.padding[b]) : 0; }         // position that row b sees
-  int last(int b) const { return p_.lengths ? int(p_.lengths[b]) : p_.length; }  // the new one
+  int fresh(int b) const { return p_.lengths ? int(p_.lengths[b]) : p_.length; }  // row b's new position
+  int first(int b) const { return p_.padding ? int(p_.padding[b]) : 0; }          // that it sees
+  int last(int b) const { return p_.ends ? int(p_.ends[b]) : fresh(b); }
   int splits(int b) const { return (last(b) - first(b) + kAttentionSplit) / kAttentionSplit; }
   int64_t part(int b, int head, int split) const { return (int64_t(b) * s_.heads + head) * splits_ + split; }
   T* cached(int layer, bool value, int b, int kv_head, int position) const {
@@ -167,7 +171,7 @@ class Backbone {
     for (int b = 0; b < p_.batch; ++b) {
       float *row = blocks_.qkv[b] + head * width, turned[kMaxDecodeHeadDim];
       add_row(bias + own * width, width, row);
-      const int64_t angles = int64_t(last(b) - first(b)) * (width / 2);
+      const int64_t angles = int64_t(fresh(b) - first(b)) * (width / 2);
       const auto rotate = [&](float scale, float* out) {
         rotate_head(row, p_.cos + angles, p_.sin + angles, scale, width, out);
       };
@@ -175,7 +179,7 @@ class Backbone {
         rotate(1.0f / std::sqrt(float(width)), queries_[int64_t(b) * s_.heads + own]);
       } else {
         if (!is_v) rotate(1.0f, turned);
-        narrow_row(is_v ? row : turned, width, cached(layer, is_v, b, own, last(b)));
+        narrow_row(is_v ? row : turned, width, cached(layer, is_v, b, own, fresh(b)));
       }
     }
   }

@@ -22,6 +22,7 @@ struct Plan {
     state.cos = p.cos;
     state.sin = p.sin;
     state.lengths = p.lengths;
+    state.ends = p.ends;
     state.padding = p.padding;
     state.x = buffers.take<float>(batch * shape.dim);
     state.q = buffers.take<float>(heads * shape.head_dim);

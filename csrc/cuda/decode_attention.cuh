@@ -144,8 +144,8 @@ __global__ void __launch_bounds__(kThreads, 384 / kThreads)
   float out[kHeads][kColumns] = {};         // of the thread's column and group
   for (int origin = begin; origin < end; origin += tile.positions) {
     const int count = min(tile.positions, end - origin);
-    // The last position and the queries come from the kernel before.
-    const int settled = origin == begin ? min(origin + count, last) : origin + count;
+    // The new positions and the queries come from the kernel before.
+    const int settled = origin > begin ? origin + count : s.settled() ? min(origin + count, last) : origin;
     bring(origin, settled, origin);
     if (origin == begin) {
       wait_for_previous_kernel();

@@ -49,7 +49,7 @@ struct QkvUnits {
   __device__ __forceinline__ More read(int unit, int b) const {
     const Place at = place(unit);
     const W* bias = static_cast<const W*>(at.is_q ? w.q_bias : at.is_v ? w.v_bias : w.k_bias) + at.row;
-    const int64_t angle = int64_t(s.last(b) - s.first(b)) * half() + at.i;
+    const int64_t angle = int64_t(s.fresh(b) - s.first(b)) * half() + at.i;
     return {widen(bias[0]), widen(bias[half()]), at.is_v ? 1.0f : s.cos[angle], at.is_v ? 0.0f : s.sin[angle]};
   }
   __device__ __forceinline__ void finish(int unit, int b, const More& more, float first, float second) const {

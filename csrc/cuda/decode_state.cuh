@@ -14,6 +14,7 @@ struct DecodeState {
   KeyValuePages cache;
   const float *cos, *sin;  // [> position, W / 2]
   const int64_t* lengths;  // [batch]: positions so far of every row, at most `position`; null: `position` of all
+  const int64_t* ends;     // [batch]: the last position that a row sees, at most `position`; null: its new one
   const int64_t* padding;  // [batch]: positions at a row's left that are none of its own; null: no row has any
   BlockShape shape;
   int batch, position;
@@ -24,26 +25,34 @@ struct DecodeState {
     return int64_t(cache.count) * shape.kv_heads * cache.size * shape.head_dim;
   }
 
-  // The position of row b that is new, and the first that is its own.
-  __device__ __forceinline__ int last(int b) const {
+  // The position of row b that is new, and the last and the first that it sees.
+  __device__ __forceinline__ int fresh(int b) const {
     if (!lengths) return position;
     const int64_t count = lengths[b];
     if (count >= 0 && count <= position) return int(count);
     report(b, kBadLengths);
     return position;
   }
+  __device__ __forceinline__ int last(int b) const {
+    if (!ends) return fresh(b);
+    const int64_t count = ends[b];
+    if (count >= fresh(b) && count <= position) return int(count);
+    report(b, kBadEnds);
+    return position;
+  }
   __device__ __forceinline__ int first(int b) const {
     if (!padding) return 0;
     const int64_t count = padding[b];
-    if (count >= 0 && count <= last(b)) return int(count);
+    if (count >= 0 && count <= fresh(b)) return int(count);
     report(b, kBadPadding);
     return 0;
   }
 
-  // Whether row b's lengths and padding are what they may be.
+  // Whether row b's lengths, ends and padding are what they may be.
   __device__ __forceinline__ bool is_good(int b) const {
     const int64_t count = lengths ? lengths[b] : position, unseen = padding ? padding[b] : 0;
-    return count >= 0 && count <= position && unseen >= 0 && unseen <= count;
+    const int64_t end = ends ? ends[b] : count;
+    return count >= 0 && end >= count && end <= position && unseen >= 0 && unseen <= count;
   }
 
   // The keys, or values, of a layer; C: the cache's dtype. Where in them those of row b's position lie; -1 if in no
@@ -64,9 +73,12 @@ struct DecodeState {
     }
     return ((int64_t(page) * shape.kv_heads + kv_head) * cache.size + position) * shape.head_dim;
   }
+  // Whether what a row sees beside its new position is in the cache before the call: not where rows may be positions of
+  // one sequence.
+  __host__ __device__ bool settled() const { return !ends && (!cache.table || batch == 1); }
   // Where row b's new position goes; -1: nowhere, as a page that bad counts lead to may be another row's.
   __device__ __forceinline__ int64_t new_place(int b, int kv_head) const {
-    return cache.table && !is_good(b) ? -1 : place(b, kv_head, last(b));
+    return cache.table && !is_good(b) ? -1 : place(b, kv_head, fresh(b));
   }
 };
 

@@ -14,7 +14,7 @@ constexpr const char* kOp = "backbone_step";
 Tensor backbone_step(const Tensor& hidden, const std::vector<Tensor>& layers, const Tensor& norm, const Tensor& cache,
                      int64_t length, const std::optional<Tensor>& padding, const Tensor& cos, const Tensor& sin,
                      int64_t attention_heads, double eps, const std::optional<Tensor>& lengths,
-                     const std::optional<Tensor>& pages) {
+                     const std::optional<Tensor>& pages, const std::optional<Tensor>& ends) {
   std::vector<Tensor> hold;
   const DecodeArguments arguments{kOp, hidden, hold};
   arguments.check_hidden();
@@ -70,12 +70,16 @@ Tensor backbone_step(const Tensor& hidden, const std::vector<Tensor>& layers, co
   };
   p.lengths = count_per_row("lengths", lengths);
   p.padding = count_per_row("padding", padding);
+  p.ends = count_per_row("ends", ends);
   for (int64_t b = 0; !runs_cuda_kernels(hidden) && b < batch; ++b) {
     const int64_t own = p.lengths ? p.lengths[b] : length, unseen = p.padding ? p.padding[b] : 0;
     MIMO_CHECK(own >= 0 && own <= length, kOp, ": lengths[", b, "] must be 0 to length (", length, "), got ", own);
     MIMO_CHECK(unseen >= 0 && unseen <= own, kOp, ": padding[", b, "] must be 0 to ", p.lengths ? "the row's " : "",
                "length (", own, "), got ", unseen);
-    for (int64_t i = unseen / size; pages && i <= own / size; ++i) {
+    const int64_t end = p.ends ? p.ends[b] : own;
+    MIMO_CHECK(end >= own && end <= length, kOp, ": ends[", b, "] must be the row's length (", own, ") to length (",
+               length, "), got ", end);
+    for (int64_t i = unseen / size; pages && i <= end / size; ++i) {
       const int32_t page = p.cache.table[b * p.cache.per_row + i];
       MIMO_CHECK(page >= 0 && page < count, kOp, ": pages[", b, ", ", i, "] must be 0 to ", count - 1, ", got ", page);
     }
@@ -100,6 +104,7 @@ Tensor backbone_step(const Tensor& hidden, const std::vector<Tensor>& layers, co
 
 MIMO_DEF(
     m.def("backbone_step(Tensor hidden, Tensor[] layers, Tensor norm, Tensor(a!) cache, int length, Tensor? padding, "
-          "Tensor cos, Tensor sin, int attention_heads, float eps, Tensor? lengths=None, Tensor? pages=None) "
+          "Tensor cos, Tensor sin, int attention_heads, float eps, Tensor? lengths=None, Tensor? pages=None, "
+          "Tensor? ends=None) "
           "-> Tensor");)
 MIMO_IMPL(m.impl("backbone_step", TORCH_BOX(&mimo::backbone_step));)

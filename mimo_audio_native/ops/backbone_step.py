@@ -21,6 +21,7 @@ def backbone_step(
     eps: float,
     lengths: Tensor | None = None,
     pages: Tensor | None = None,
+    ends: Tensor | None = None,
 ) -> Tensor:
     """One new position per row through Qwen2 blocks; its keys and values go into the cache.
 
@@ -41,7 +42,10 @@ def backbone_step(
             be replayed at any. None: `length` of every row.
         pages: [B, M] int32, which makes cache [L, 2, pages, N, size, W] a pool of pages for any rows: position p of row
             b lies in page pages[b, p // size] at p % size, and P is M * size. Entries for positions that a row does not
-            see are not looked at. None: row b has page b.
+            see are not looked at. None: row b has page b. Rows may share pages, also as positions of one sequence that
+            follow each other: all rows' keys and values are in the cache before any row attends.
+        ends: [B] int64, the row's length to `length`: the last position that a row sees, with those that rows which
+            share its pages write in this call. None: its new one.
 
     Returns:
         [B, D] in hidden's dtype, after the final norm. A row's result depends neither on the other rows nor on its
@@ -55,10 +59,12 @@ def backbone_step(
     Equivalent to a loop over layers of plain torch (``reference.backbone_step``).
     """
     return torch.ops.mimo.backbone_step(
-        hidden, layers, norm, cache, length, padding, cos, sin, attention_heads, eps, lengths, pages
+        hidden, layers, norm, cache, length, padding, cos, sin, attention_heads, eps, lengths, pages, ends
     )
 
 
 @register_fake("mimo::backbone_step")
-def _(hidden, layers, norm, cache, length, padding, cos, sin, attention_heads, eps, lengths=None, pages=None) -> Tensor:
+def _(
+    hidden, layers, norm, cache, length, padding, cos, sin, attention_heads, eps, lengths=None, pages=None, ends=None
+) -> Tensor:
     return hidden.new_empty(hidden.shape)

@@ -6,6 +6,7 @@ wherever the native op is.
 
 from mimo_audio_native.reference.backbone_step import backbone_step
 from mimo_audio_native.reference.delayed_sampling import delayed_sampling
+from mimo_audio_native.reference.linear import linear
 from mimo_audio_native.reference.log_mel import log_mel
 from mimo_audio_native.reference.patch_attention import patch_attention
 from mimo_audio_native.reference.patch_decode import patch_decode
@@ -20,6 +21,7 @@ __all__ = [
     "backbone_step",
     "delayed_sampling",
     "istft",
+    "linear",
     "log_mel",
     "patch_attention",
     "patch_decode",

@@ -23,6 +23,7 @@ def backbone_step(
     eps: float,
     lengths: Tensor | None = None,
     pages: Tensor | None = None,
+    ends: Tensor | None = None,
 ) -> Tensor:
     """hidden [B, D], cache [L, 2, B, N, P, W] -> hidden [B, D]; see ``mimo_audio_native``."""
     batch, device = len(hidden), hidden.device
@@ -32,7 +33,7 @@ def backbone_step(
     pages, size = (rows[:, None] if pages is None else pages.long()), cache.shape[4]
     page, within = pages[rows, new // size], new % size
     positions = torch.arange(length + 1, device=device)
-    seen = (positions >= unseen[:, None]) & (positions <= new[:, None])
+    seen = (positions >= unseen[:, None]) & (positions <= (new if ends is None else ends)[:, None])
     cos, sin = cos[new - unseen], sin[new - unseen]
     x = hidden
     for index, room in enumerate(cache):

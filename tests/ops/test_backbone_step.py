@@ -242,6 +242,70 @@ def test_rows_may_share_pages(backend) -> None:
     assert torch.equal(step(backend, pool)[0], step(backend, arguments)[0])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_rows_may_be_positions_that_follow_each_other(backend, dtype) -> None:
+    """A sequence read in one call, in pieces and a position at a time: the same bits of results and cache."""
+    arguments = make(SHAPES["grouped_query"], 1, 0, None, dtype, backend.device)
+    count, size = 37, 16
+    hidden = torch.randn(count, 24).to(backend.device, dtype)
+    table = torch.tensor([[2, 0, 1]], dtype=torch.int32, device=backend.device)
+    angles = torch.arange(count)[:, None] * torch.rand(4)
+
+    def read(pieces: list[int]) -> tuple[Tensor, Tensor]:
+        pool = torch.full((2, 2, 3, 2, size, 8), torch.nan).to(backend.device, dtype)
+        results, start = [], 0
+        for piece in pieces:
+            at = torch.arange(start, start + piece, device=backend.device)
+            given = arguments | {
+                "hidden": hidden[start : start + piece],
+                "cache": pool,
+                "length": count - 1,
+                "cos": angles.cos().to(backend.device),
+                "sin": angles.sin().to(backend.device),
+                "lengths": at,
+                "pages": table.expand(piece, -1),
+            }
+            results.append(backend.ops.backbone_step(*given.values()))
+            start += piece
+        return torch.cat(results), pool.nan_to_num(7)
+
+    alone = read([1] * count)
+    for pieces in ([count], [5, 20, 1, 11]):
+        assert all(map(torch.equal, read(pieces), alone))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("frames", [1, 4, 7])
+def test_rows_may_see_each_other(backend, dtype, frames) -> None:
+    """Positions of a patch, every one with all of them: against attention without a mask, and alone or in a batch."""
+    patches = 3
+    arguments = make(SHAPES["plain"], patches * frames, frames - 1, None, dtype, backend.device)
+    at = torch.arange(frames).repeat(patches).to(backend.device)
+    own = torch.arange(patches, dtype=torch.int32).repeat_interleave(frames)[:, None].to(backend.device)
+    shape = SHAPES["plain"]
+
+    def run(pick: slice, ops) -> Tensor:
+        pool = torch.full((2, 2, patches, shape.kv_heads, frames, shape.width), torch.nan).to(backend.device, dtype)
+        given = arguments | {"hidden": arguments["hidden"][pick], "cache": pool, "lengths": at[pick]}
+        given |= {"pages": own[pick], "ends": torch.full_like(at[pick], frames - 1)}
+        return ops(*given.values())
+
+    everything = slice(patches * frames)
+    together = run(everything, backend.ops.backbone_step)
+    wide = reference.backbone_step if dtype == torch.float32 else None
+    if wide is not None:
+        torch.testing.assert_close(together, run(everything, wide), rtol=1e-4, atol=1e-4)
+    if frames > 1:  # the first frame of a patch sees the last
+        changed = arguments["hidden"].clone()
+        changed[frames - 1] += 1
+        before, arguments["hidden"] = arguments["hidden"], changed
+        assert not torch.equal(run(everything, backend.ops.backbone_step)[0], together[0])
+        arguments["hidden"] = before
+    for patch in range(patches):
+        pick = slice(patch * frames, (patch + 1) * frames)
+        assert torch.equal(run(pick, backend.ops.backbone_step), together[pick])
+
+
 # On CUDA, products of 1, 2 and 16 warps; of 8, 16 and 32 units of weight rows.
 WIDE = Shape(dim=136, ffn=2056, heads=2, kv_heads=1, width=16, layers=1)
 WIDEST = WIDE._replace(ffn=4104)
@@ -404,6 +468,9 @@ def with_layer(index: int, tensor: Tensor) -> dict:
             {"lengths": torch.tensor([5, 5, 2]), "padding": torch.tensor([0, 0, 3])},
             r"padding\[2\] must be 0 to the row's length \(2\), got 3",
         ),
+        ({"ends": torch.zeros(2).long()}, r"ends must have an entry per row of hidden \(3\), got int64 \[2\]"),
+        ({"ends": torch.tensor([5, 4, 5])}, r"ends\[1\] must be the row's length \(5\) to length \(5\), got 4"),
+        ({"ends": torch.tensor([5, 5, 6])}, r"ends\[2\] must be the row's length \(5\) to length \(5\), got 6"),
         ({"pages": torch.zeros(2, 1).int()}, r"pages must have a row per row of hidden \(3\), got int32 \[2, 1\]"),
         ({"pages": torch.zeros(3, 1).long()}, "pages must be int32, got int64"),
         ({"pages": torch.zeros(3).int()}, r"pages must be 2-D \[B, M\], got int32 \[3\]"),

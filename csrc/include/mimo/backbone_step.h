@@ -12,6 +12,7 @@ struct BackboneStepParams {
   KeyValuePages cache;
   const int64_t* lengths;  // [batch], at most `length`; null: `length` of every row
   const int64_t* padding;  // [batch], or null: no row has any
+  const int64_t* ends;     // [batch], the last position that a row sees; null: its own
   const float *cos, *sin;  // [> length, head_dim / 2]
   void* out;               // [batch, dim]
   void* workspace;         // CUDA only: backbone_step_workspace(params) bytes

@@ -16,8 +16,8 @@ struct BadDataPlace {
   int64_t row;
 };
 inline constexpr int kBadRowBits = 48;
-inline constexpr uint8_t kBadLogits = 0, kBadTemperature = 1, kBadTopP = 2;  // parts of ops that sample
-inline constexpr uint8_t kBadLengths = 0, kBadPadding = 1, kBadPages = 2;    // of backbone_step
+inline constexpr uint8_t kBadLogits = 0, kBadTemperature = 1, kBadTopP = 2;              // parts of ops that sample
+inline constexpr uint8_t kBadLengths = 0, kBadPadding = 1, kBadPages = 2, kBadEnds = 3;  // of backbone_step
 
 namespace cuda {
 constexpr uint64_t bad_data_word(BadDataPlace at) {
