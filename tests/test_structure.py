@@ -53,7 +53,7 @@ FLOORS = (
     ("evaluate",),
     ("prompts",),
     ("train",),
-    ("generation",),
+    ("engine",),
     ("tasks",),
     ("cli",),
     ("__init__", "__main__"),

@@ -19,6 +19,7 @@ import mimo_audio_native as mn
 from bench.case import Case
 from bench.compiled import CompiledPatch
 from bench.step_by_step import Cache, StepByStep
+from mimo_audio import engine
 from mimo_audio.lm import AudioLanguageModel, LanguageModelConfig
 from mimo_audio.lm.samplers import GREEDY
 from mimo_audio.text import SpecialTokens
@@ -126,7 +127,7 @@ def _cases(name: str, config: LanguageModelConfig, device: str, dtype: torch.dty
         return step_by_step().patch(hidden())[0]
 
     def generate() -> Tensor:
-        return generate(model(), prompt(), NEW_PATCHES)
+        return engine.generate(model(), prompt(), NEW_PATCHES)
 
     @torch.no_grad()
     def plain_generate() -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from mimo_audio.generation import generate
+from mimo_audio.engine import generate
 from mimo_audio.lm import AudioLanguageModel
 
 

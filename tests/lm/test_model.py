@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from mimo_audio.engine import generate
 from mimo_audio.errors import GenerationError, LanguageModelError
-from mimo_audio.generation import generate
 from mimo_audio.lm.samplers import Sampler
 
 

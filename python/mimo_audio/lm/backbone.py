@@ -71,7 +71,7 @@ class Backbone(nn.Module):
         attends to those of its own document up to itself, and rotary positions count from 0 in each: what `forward`
         gives for every document alone, without a mask that would grow with the square of N.
         """
-        cos, sin = self._tables(longest, embeds.device)
+        cos, sin = self.tables(longest, embeds.device)
         attention = window_attention(self.transformer.shape.head_dim)
 
         def attend(_: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -90,19 +90,19 @@ class Backbone(nn.Module):
             cache.room,
             cache.length,
             padding,
-            *self._tables(cache.length + 1, embeds.device),
+            *self.tables(cache.length + 1, embeds.device),
             transformer.shape.heads,
             transformer.shape.eps,
         )
 
-    def _tables(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def tables(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Rotary tables of `length` positions or some more: lengths share them."""
         return self.transformer.rotary(1 << max(8, (length - 1).bit_length()), device)
 
     def _rotary(self, past: int, new: int, mask: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor]:
         """Tables of the new positions: [T, D / 2], or [B, T, D / 2] where rows count their own."""
         end = past + new
-        cos, sin = self._tables(end, device)
+        cos, sin = self.tables(end, device)
         if mask is None:
             return cos[past:end], sin[past:end]
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)[:, past:]

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
+import mimo_audio_native as mn
 from mimo_audio.lm.transformer import Linear, StackShape, Transformer, patch_attention
 
 
@@ -45,6 +47,32 @@ class PatchEncoder(nn.Module):
         """Summed code embeddings [P, G, E] -> frames that know their patch [P, G, E], after the final norm."""
         cos, sin = self.transformer.rotary(embeddings.shape[1], embeddings.device)
         return self.transformer(embeddings, lambda _, q, k, v: self.attention(q, k, v, cos, sin, self.causal))
+
+    @torch.no_grad()
+    def rows(self, embeddings: Tensor) -> Tensor:
+        """`forward`, where no patch's result depends on the others; all layers in one call, for a few patches.
+
+        A frame is a position, a patch a page of `backbone_step`. Not differentiable.
+        """
+        patches, size, _ = embeddings.shape
+        shape, device = self.transformer.shape, embeddings.device
+        frame = torch.arange(size, device=device).repeat(patches)
+        patch = torch.arange(patches, dtype=torch.int32, device=device).repeat_interleave(size)
+        hidden = mn.backbone_step(
+            embeddings.flatten(0, 1),
+            self.transformer.tensors(),
+            self.transformer.norm.weight,
+            embeddings.new_empty(shape.layers, 2, patches, shape.kv_heads, size, shape.head_dim),
+            size - 1,
+            None,
+            *self.transformer.rotary(size, device),
+            shape.heads,
+            shape.eps,
+            frame,
+            patch[:, None],
+            None if self.causal else torch.full_like(frame, size - 1),
+        )
+        return self.projection.rows(hidden.view(patches, -1))
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Summed code embeddings [P, G, E] -> [P, H]."""

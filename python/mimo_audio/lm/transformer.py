@@ -63,6 +63,10 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
 
+    def rows(self, x: Tensor) -> Tensor:
+        """x [B, K] -> [B, N], where no row's result depends on the others; not differentiable."""
+        return mn.linear(x, self.weight, self.bias)
+
 
 class SelfAttention(nn.Module):
     """Projections around an attention that the caller chooses."""

@@ -17,7 +17,9 @@ class Options(TypedDict, total=False):
     temperature, top_k, top_p (of text) and audio_temperature, audio_top_k, audio_top_p (of patches) override the task's
     samplers; temperature 0 is greedy. The same seed (default 0) gives the same answer. At most max_new text tokens and
     patches together and max_seconds of speech are made (default: until the model ends or its context is full). on_text
-    is called with each piece of text and on_patch with each patch, codes int64 [C, G], as they are made.
+    is called with each piece of text and on_patch with each patch, codes int64 [C, G], as they are made. An answer also
+    ends, with what there is, after `deadline` seconds, and where it repeats itself over and over or takes far longer to
+    speak than its text can need, unless guard is False.
     """
 
     temperature: float | None
@@ -29,6 +31,8 @@ class Options(TypedDict, total=False):
     seed: int | None
     max_new: int | None
     max_seconds: float | None
+    deadline: float | None
+    guard: bool | None
     on_text: Callable[[str], object] | None
     on_patch: Callable[[Tensor], object] | None
 

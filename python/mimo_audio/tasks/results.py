@@ -5,6 +5,7 @@ from os import PathLike
 
 from torch import Tensor
 
+from mimo_audio.engine import FinishReason
 from mimo_audio.files import audio
 
 
@@ -12,7 +13,7 @@ from mimo_audio.files import audio
 class Stats:
     """The work that an answer was: positions read, text tokens and patches written, seconds of generation.
 
-    `ended`: the model ended the answer itself, no limit did.
+    `ended`: the model ended the answer itself; `reason` says what did (`engine.contracts.FinishReason`).
     """
 
     prompt: int
@@ -20,6 +21,7 @@ class Stats:
     patches: int
     seconds: float
     ended: bool
+    reason: FinishReason = "stop"
 
 
 @dataclass(frozen=True, eq=False)
