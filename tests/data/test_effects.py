@@ -53,6 +53,12 @@ def test_a_whisper_has_the_formants_and_no_voice(vowel):
     assert min(band(600, 800), band(1100, 1300)) > 5 * max(band(100, 300), band(2000, 4000))
 
 
+def test_a_whisper_is_as_loud_from_frame_to_frame_as_the_speech_with_its_low_tones_softened(vowel):
+    hiss = np.random.default_rng(1).standard_normal(RATE).astype(np.float32) * 0.02
+    halves = np.split(apply(np.concatenate([vowel, hiss]), ("whisper", 1.0)), 2)
+    assert rms(halves[0]) / rms(halves[1]) == pytest.approx(rms(np.diff(vowel)) / rms(np.diff(hiss)), rel=0.2)
+
+
 @pytest.mark.parametrize("kind", effects.NOISES)
 @pytest.mark.parametrize("decibels", [0, 10])
 def test_noise_is_as_loud_as_asked(vowel, kind, decibels):
