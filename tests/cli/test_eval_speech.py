@@ -37,17 +37,25 @@ def judges(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
-    """All four recordings; pairs from the man's to the woman's; a dialogue; a question about a recording."""
+    """All four recordings; pairs from the man's to the woman's; dialogues; a question about a recording."""
     path = {name: str(VOICES / name) for name in TEXTS}
     rows = [{**row, "audio": path[row["audio"]]} for row in ROWS]
     for i in (1, 2):
         one, other = path[f"michael-{i}.ogg"], path[f"isabella-{i}.ogg"]
         for kind in ("voice", "rate"):
             text = TEXTS[f"isabella-{i}.ogg"]
-            rows.append({"kind": kind, "group": kind, "source": one, "audio": other, "text": text})
+            rows.append({"kind": kind, "group": kind, "input": one, "audio": other, "text": text})
     user = {"role": "user", "text": "What are the 4 factors of 6?", "audio": path["michael-1.ogg"]}
     assistant = {"role": "assistant", "text": "Late 18th century.", "audio": path["isabella-2.ogg"]}
     rows.append({"turns": [user, assistant], "voice": path["isabella-1.ogg"]})
+    rows.append(
+        {
+            "turns": [
+                {"role": "user", "audio": path["michael-1.ogg"]},
+                {"role": "assistant", "text": "Late 18th century."},
+            ]
+        }
+    )
     rows.append({"audio": path["michael-2.ogg"], "question": "Who speaks?", "answer": "A man."})
     (tmp_path / "held" / "manifest.jsonl").parent.mkdir()
     (tmp_path / "held" / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
@@ -235,12 +243,20 @@ def test_ctrl_c_keeps_what_is_done(measure, perfect: Perfect, monkeypatch, tmp_p
     assert record_of(tmp_path)["scores"]["speaking"]["held"]["items"] == 2
 
 
+def test_a_manifest_that_tests_nothing_is_named(measure, perfect: Perfect, tmp_path: Path) -> None:
+    (tmp_path / "caption.jsonl").write_text('{"task": "caption", "audio": "a.wav", "caption": "noise"}\n')
+    run = measure("--abilities", "transcription", tmp_path / "caption.jsonl")
+    assert run.status == 0
+    assert "nothing here tests any of the abilities: caption" in run.err
+
+
 def test_bad_input(measure, manifest: Path, tmp_path: Path) -> None:
     (tmp_path / "other.jsonl").write_text('{"audio": "a.wav", "text": "x"}\n')
     (tmp_path / "broken.jsonl").write_text("{")
     for words, message in (
         ((manifest,), "expected every manifest once"),
-        (("--abilities", "conversion"), "no line of the manifests can test them"),
+        (("--abilities", "conversion"), "other: expected lines that test conversion, got none"),
+        (("--held-out",), 'other: expected lines marked as "held_out" that test transcription, speaking'),
         (("--quality", "nowhere:f"), "--quality: cannot find 'nowhere:f' (expected dnsmos or MODULE:FUNCTION)"),
         (("--recogniser", "nowhere"), "--recogniser: cannot find 'nowhere' (expected whisper, pocketsphinx"),
     ):

@@ -40,8 +40,13 @@ def run(arguments: Namespace) -> int:
         check_output(arguments.out / name, arguments.force)
     sets = [read_set(name, path, arguments.held_out) for name, path in set_names(arguments.input).items()]
     work = list(_work(sets, arguments.abilities or ABILITIES, arguments.limit))
+    idle = [samples.name for samples in sets if samples not in [used for _, used, _ in work]]
     if not work:
-        raise MimoError(f"--abilities {','.join(arguments.abilities)}: no line of the manifests can test them")
+        wanted = ", ".join(arguments.abilities or ABILITIES)
+        which = ' marked as "held_out"' if arguments.held_out else ""
+        raise MimoError(f"{', '.join(idle)}: expected lines{which} that test {wanted}, got none")
+    if idle:
+        print("mimo-audio: nothing here tests any of the abilities:", ", ".join(idle), file=sys.stderr)
     judges = _judges(arguments)
     dtype = arguments.dtype and getattr(torch, arguments.dtype)
     subject = model.load(arguments.model, arguments.tokenizer, arguments.device, dtype)

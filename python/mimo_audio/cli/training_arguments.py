@@ -168,14 +168,14 @@ def _add_speech(subjects: Commands) -> None:
     speech = command(
         subjects, "speech", "scores of a model that listens, speaks, converts, continues and answers",
         """
-        A MANIFEST is a file of JSON lines, audio files relative to it. Their "task", or else their fields, say what
-        each can test:
+        A MANIFEST is one of training (JSON lines, docs/data.md), as `data world` and `data speak` write them. The task
+        or else the fields of a line say what it can test:
 
         transcription: "audio", "text". Word and character error rates, the recogniser's own beside them.
         speaking: the same lines. The text is spoken in the voice of another recording of its "speaker": word error
         rate by the recogniser, similarity to that voice and to other speakers, quality; the originals' beside them.
         continuation: the same lines. The recording goes on after its first 3 s: voice and quality.
-        conversion: "source", "audio" (the same changed), "text", "group", "kind" (voice, rate, pitch, style, denoise).
+        conversion: "input", "audio" (what it becomes), "text", "group", "kind" (voice, rate, pitch, style, denoise).
         After --shots examples of the group, or the same examples turned round (wrong ones): the distance to the target
         (1 - cosine of voices, log of lengths, semitones, share of voiced frames, quality). gain: how much nearer right
         examples lead than wrong ones.

@@ -3,11 +3,15 @@
 A line is a JSON object; audio files are relative to its manifest. Its "task", if it has one, or else its fields say
 what it is for:
 
-speech      "audio", "text", perhaps "speaker" and "language": transcription, speaking, continuation
-conversion  "source" (or "input"), "audio" (the same changed), "text", "group" (whose pairs are examples for each
-            other), perhaps "kind" (voice, rate, pitch, style, denoise) and "instruction"
-dialogue    "turns", each with "role" (user, assistant), "text" and perhaps "audio", and perhaps "voice": answering
-question    "audio", "question", "answer": answering
+speech         "audio", "text", perhaps "speaker" and "language": transcription, speaking, continuation; without "text"
+               only the last
+conversion     "input", "audio" (what it becomes), "text", "group" (whose pairs are examples for each other), perhaps
+               "kind" (voice, rate, pitch, style, denoise) and "instruction"
+dialogue       "turns", each with "role" (user, assistant), "text" and perhaps "audio" (a user's may have only that),
+               and perhaps "voice": answering
+understanding  "audio", "question", "answer": answering
+
+They are the manifests of training (docs/data.md); lines of its other tasks are passed over.
 """
 
 import json
@@ -24,16 +28,15 @@ ABILITIES_OF = {
     "speech": ("transcription", "speaking", "continuation"),
     "conversion": ("conversion",),
     "dialogue": ("answering",),
-    "question": ("answering",),
+    "understanding": ("answering",),
 }
 TASKS_AS = {  # names of manifests' tasks that are others here
     "asr": "speech",
     "tts": "speech",
     "text_dialogue": "dialogue",
-    "understanding": "question",
 }
 STRINGS = ("text", "speaker", "language", "group", "kind", "instruction", "question", "answer")
-FILES = ("audio", "source", "voice")
+FILES = ("audio", "input", "voice")
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Turn:
     """What user or assistant said."""
 
     role: str
-    text: str
+    text: str | None
     audio: Path | None
 
 
@@ -59,6 +62,8 @@ class Sample:
     @property
     def abilities(self) -> tuple[str, ...]:
         """What it can test."""
+        if self.task == "speech" and "text" not in self.values:
+            return ("continuation",)
         return ABILITIES_OF.get(self.task or "", ())
 
 
@@ -104,11 +109,7 @@ class SampleSet:
 
 def read_set(name: str, manifest: Path, held_out: bool = False) -> SampleSet:
     """The samples of a manifest, or only those marked as held out. Raises AudioError that names the line."""
-    samples = tuple(sample for sample in _read(manifest) if sample.held_out or not held_out)
-    if not any(sample.abilities for sample in samples):
-        which = 'marked as "held_out" ' if held_out else ""
-        raise AudioError(f"{manifest}: expected lines {which}with audio and text, pairs, turns or questions, got none")
-    return SampleSet(name, samples)
+    return SampleSet(name, tuple(sample for sample in _read(manifest) if sample.held_out or not held_out))
 
 
 def _group(sample: Sample) -> str | None:
@@ -140,8 +141,6 @@ def _read(manifest: Path) -> Iterator[Sample]:
 def _sample(values: Any, name: str, folder: Path) -> Sample:
     if not isinstance(values, dict):
         raise ValueError(f"expected a JSON object, got {shown(values)}")
-    if values.get("source") is None and values.get("input") is not None:
-        values = values | {"source": values["input"]}
     strings = {key: _string(values, key) for key in (*STRINGS, *FILES) if values.get(key) is not None}
     turns = values.get("turns") or []
     if not isinstance(turns, list):
@@ -157,9 +156,9 @@ def _sample(values: Any, name: str, folder: Path) -> Sample:
         values.get("held_out") is True,
     )
     needs = {
-        "speech": ("audio", "text"),
-        "conversion": ("audio", "source", "text", "group"),
-        "question": ("audio", "question", "answer"),
+        "speech": ("audio",),
+        "conversion": ("input", "audio", "text", "group"),
+        "understanding": ("audio", "question", "answer"),
     }.get(sample.task or "", ())
     missing = [key for key in needs if key not in strings]
     if missing:
@@ -175,10 +174,8 @@ def _task(values: dict[str, Any]) -> str | None:
     if values.get("audio") is None:
         return None
     if values.get("question") is not None:
-        return "question"
-    if values.get("source") is not None:
-        return "conversion"
-    return "speech" if values.get("text") else None
+        return "understanding"
+    return "speech" if values.get("input") is None else "conversion"
 
 
 def _string(values: dict[str, Any], key: str, prefix: str = "") -> str:
@@ -192,6 +189,9 @@ def _string(values: dict[str, Any], key: str, prefix: str = "") -> str:
 def _turn(values: Any, name: str, folder: Path) -> Turn:
     if not isinstance(values, dict) or values.get("role") not in ("user", "assistant"):
         raise ValueError(f'{name}: expected an object with the "role" user or assistant, got {shown(values)}')
-    text = _string(values, "text", f"{name}.")
-    audio = folder / _string(values, "audio", f"{name}.") if values.get("audio") is not None else None
-    return Turn(values["role"], text, audio)
+    text, audio = (
+        _string(values, key, f"{name}.") if values.get(key) is not None else None for key in ("text", "audio")
+    )
+    if text is None and (audio is None or values["role"] == "assistant"):
+        raise ValueError(f"{name}: expected a text{' or audio' * (values['role'] == 'user')}, got {shown(values)}")
+    return Turn(values["role"], text, folder / audio if audio else None)

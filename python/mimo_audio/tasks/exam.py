@@ -92,13 +92,13 @@ class Exam:
 
     def _conversion(self, sample: Sample, samples: SampleSet) -> Iterator[tuple[str, Item]]:
         kind, text = sample.values.get("kind", "voice"), sample.values["text"]
-        source, target = (self.judges.hear_file(sample.files[key]) for key in ("source", "audio"))
-        instruction, query = sample.values.get("instruction", CONVERT), self.model.encode(sample.files["source"])
+        source, target = (self.judges.hear_file(sample.files[key]) for key in ("input", "audio"))
+        instruction, query = sample.values.get("instruction", CONVERT), self.model.encode(sample.files["input"])
         examples = samples.examples(sample)
         for shots in self.shots:
             if shots > len(examples):
                 continue
-            pairs = [(one.files["source"], one.files["audio"], one.values["text"]) for one in examples[:shots]]
+            pairs = [(one.files["input"], one.files["audio"], one.values["text"]) for one in examples[:shots]]
             turned = [(after, before, said) for before, after, said in pairs]
             for which, shown in (("right", pairs), ("wrong", turned)) if shots else (("right", pairs),):
                 wave, item = self._say(
@@ -121,7 +121,7 @@ class Exam:
         return speech
 
     def _answering(self, sample: Sample, samples: SampleSet) -> Iterator[tuple[str, Item]]:
-        if sample.task == "question":
+        if sample.task == "understanding":
             asked, path, reference = sample.values["question"], sample.files["audio"], sample.values["answer"]
             for thinking in (False, True):
                 answer, item = self._write(
@@ -141,16 +141,22 @@ class Exam:
         """Asked in writing and, where it is recorded, by voice; answered in writing, with a thought, and by voice."""
         written = [Said(turn.role, turn.text) for turn in before]
         spoken: list[Any] = [turn.audio if turn.role == "user" else Said("assistant", turn.text) for turn in before]
-        asked = {"written": written} | ({"spoken": spoken} if all(spoken) else {})
+        asked = {
+            "written": written if all(turn.text for turn in before) else [],
+            "spoken": spoken if all(spoken) else [],
+        }
+        reference = right.text or ""
         for how, turns in asked.items():
+            if not turns:
+                continue
             for thinking in (False, True):
                 answer, item = self._write(
                     sample,
-                    right.text,
+                    reference,
                     partial(self.model.chat, turns, thinking=thinking),
                     LIMIT_THOUGHT * thinking,
                 )
-                item |= {"question": before[-1].text, **_judged(right.text, answer)}
+                item |= {"question": before[-1].text, **_judged(reference, answer)}
                 yield f"{how} question, written answer" + ", thinking" * thinking, item
         if right.audio is None or not all(turn.audio for turn in before):
             return
@@ -164,14 +170,14 @@ class Exam:
         wave, item = self._say(
             sample,
             original.seconds,
-            right.text,
+            reference,
             partial(self._spoken_turn, turns, voice),
             f"answer{len(before)}",
         )
         made = self.judges.hear(*wave)
         for name, said in made.transcripts.items():
             item |= {"question": before[-1].text, f"transcript {name}": said}
-            yield f"spoken question, spoken answer by {name}", item | _judged(right.text, said)
+            yield f"spoken question, spoken answer by {name}", item | _judged(reference, said)
 
     def _write(self, sample: Sample, reference: str, ask: Callable[..., Answer], more: int = 0) -> tuple[str, Item]:
         """The text of an answer and the beginning of its record."""
