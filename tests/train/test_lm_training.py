@@ -161,3 +161,28 @@ def test_a_loss_that_is_not_finite_moves_nothing():
 def test_micro_batches_must_split_among_the_processes():
     with pytest.raises(TrainingError, match="micro_batches: expected a multiple of the 2 processes, got 3"):
         trainer_of(Processes(0, 2, torch.device("cpu")), micro_batches=3)
+
+
+def test_validation_is_the_mean_by_task(tmp_path):
+    trainer = trainer_of(steps=2, checkpoint_every=2, validation_batches=3)
+    trainer.validation = RandomSource(trainer.model, 2, 24, 77)
+    assert run(trainer, tmp_path, 0)
+    found = {k: v for record in records_of(tmp_path) for k, v in record.items() if k.startswith("validation/")}
+    assert found.keys() == {
+        f"validation/{task}/{kind}" for task in ("asr", "tts", "text") for kind in ("text", "audio")
+    }
+    model, size, empty = trainer.model, trainer.model.config.group_size, SPECIAL.empty
+    text, audio, labels, patches = 0.0, 0.0, 0, 0
+    for number in range(3):
+        batch = trainer.validation.batch(0, number)
+        for row, documents in enumerate(batch.documents):
+            columns = (documents == 1).repeat_interleave(size)
+            ids, wanted = batch.input_ids[row : row + 1, :, columns], batch.labels[row : row + 1, :, columns]
+            with torch.no_grad():
+                alone_ = losses(model, ids, wanted, empty_loss_weight=0.0)
+            targets = wanted[0, 0, size::size]  # a document's first label has nothing before it
+            count, labelled = int(((targets != -100) & (targets != empty)).sum()), int((targets == empty).sum())
+            text, labels = text + alone_.text.item() * count, labels + count
+            audio, patches = audio + alone_.channels.mean().item() * labelled, patches + labelled
+    assert found["validation/tts/text"] == pytest.approx(text / labels, rel=1e-4)
+    assert found["validation/tts/audio"] == pytest.approx(audio / patches, rel=1e-4)

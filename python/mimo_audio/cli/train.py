@@ -33,10 +33,14 @@ def _tokenizer(arguments: Namespace, device: str) -> None:
 
 def _language_model(arguments: Namespace, device: str) -> None:
     from mimo_audio.train.lm import train
+    from mimo_audio.train.lm_dry_run import Cluster, describe
     from mimo_audio.train.lm_recipe import LanguageModelRecipe
 
     recipe = LanguageModelRecipe.load(arguments.config)
-    train(recipe, arguments.out, arguments.resume, device)
+    if arguments.dry_run:
+        print(describe(recipe, Cluster(arguments.gpus, arguments.gpu, arguments.gpu_memory)))
+    else:
+        train(recipe, arguments.out, arguments.resume, device)
 
 
 def _text(arguments: Namespace) -> None:

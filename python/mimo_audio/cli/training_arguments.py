@@ -37,12 +37,23 @@ def add_training_commands(commands: Commands) -> None:
         how each trains. Each stage gets a folder in OUT: a checkpoint, log.jsonl, curves for TensorBoard, and model/, a
         model folder in the released layout. Ctrl-C writes a checkpoint and stops, at once if pressed again. Under
         torchrun, the processes share the micro-batches of each step.
+
+        --dry-run says for a cluster, of --gpus GPUs of a kind, how long the stages take and what of the ways to split
+        a model among them fits.
         """,
         "mimo-audio train lm --config my.json --out runs/mine",
         "mimo-audio train lm --config my.json --out runs/mine --resume",
+        "mimo-audio train lm --config recipes/lm-full-pretraining.json --dry-run --gpus 512",
         "torchrun --nproc-per-node 8 -m mimo_audio train lm --config my.json --out runs/mine",
     )  # fmt: skip
     _add_run(language_model)
+    language_model.add_argument("--gpus", type=positive, default=64, metavar="N", help="of the dry run (default: 64)")
+    language_model.add_argument(
+        "--gpu", choices=("A100", "H100", "H200", "B200"), default="H100", help="of the dry run (default: H100)"
+    )
+    language_model.add_argument(
+        "--gpu-memory", type=positive, default=80, metavar="GB", help="of one, in the dry run (default: 80)"
+    )
     text = command(
         subjects, "text", "train a text tokenizer for a language model from scratch",
         """

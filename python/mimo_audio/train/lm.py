@@ -214,8 +214,49 @@ class Trainer:
             raise ModelError(f"cannot resume from {folder}: no checkpoint")
         return checkpoint.load(path, self.model, self.optimizer, self.processes)
 
+    @torch.no_grad()
     def examine(self, log: TrainingLog | None, done: int) -> None:
-        """Losses of the validation data, by task."""
+        """Notes the mean cross-entropy of the validation data's text and codes, by task."""
+        if self.validation is None:
+            return
+        sums: dict[str, Tensor] = {}  # by task: of text, labels, of codes, labels
+        for number in range(self.processes.rank, self.training.validation_batches, self.processes.count):
+            batch = self.validation.batch(0, number)
+            packed = read(self.model, batch, self.training).packed
+            with autocast(self.processes.device, self.training.precision):
+                found = self.loss_pass(packed.to(self.processes.device), self.audio)
+            tasks = [task for row in batch.tasks for task in row]
+            is_text = packed.text != self.model.special.empty
+            codes = None if found.codes is None else found.codes.mean((1, 2)).cpu()
+            for column, at, values in (
+                (0, packed.text_at[is_text], found.text.cpu()[is_text]),
+                (2, packed.patch_at, codes),
+            ):
+                if values is None:
+                    continue
+                documents = torch.searchsorted(packed.cu_seqlens, at, right=True) - 1
+                for document, value in zip(documents.tolist(), values.double().tolist(), strict=True):
+                    total = sums.setdefault(tasks[document], torch.zeros(4, dtype=torch.float64))
+                    total[column : column + 2] += torch.tensor([value, 1.0], dtype=torch.float64)
+        for task, total in gathered(sums, self.processes).items():
+            if log:
+                log.note(done, f"validation/{task}", {
+                    kind: float(total[column] / total[column + 1])
+                    for column, kind in ((0, "text"), (2, "audio")) if total[column + 1]
+                })  # fmt: skip
+
+
+def gathered(sums: dict[str, Tensor], processes: Processes) -> dict[str, Tensor]:
+    """The sums over all processes, which need not have the same keys."""
+    if processes.count == 1:
+        return sums
+    everyone: list[Any] = [None] * processes.count
+    torch.distributed.all_gather_object(everyone, {k: v.tolist() for k, v in sums.items()}, group=processes.group)
+    found: dict[str, Tensor] = {}
+    for part in everyone:
+        for task, values in part.items():
+            found[task] = found.get(task, torch.zeros(4, dtype=torch.float64)) + torch.tensor(values)
+    return found
 
 
 def noted(recipe: LanguageModelRecipe, name: str) -> dict[str, Any]:

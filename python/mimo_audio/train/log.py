@@ -91,6 +91,19 @@ class TrainingLog:
         self.values.clear()
         self.since, self.written = now, done
 
+    def note(self, done: int, name: str, values: Mapping[str, float]) -> None:
+        """Writes values that are measured after a checkpoint, as a record of their own. Raises OutputError."""
+        record = {"step": done, **{f"{name}/{kind}": _digits(value) for kind, value in values.items()}}
+        try:
+            os.write(self.file, f"{json.dumps(record)}\n".encode())
+            if self.board:
+                for curve, value in record.items():
+                    for point in _curves(curve, value):
+                        self.board.add_scalar(*point, done)
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot write, {error.strerror or error}") from error
+        tqdm.write(f"{done}/{self.steps} {name} " + " ".join(f"{k} {v:.3f}" for k, v in values.items()))
+
     def listen(self, done: int, name: str, wave: Tensor, sample_rate: int) -> None:
         """Adds a wave [N] to TensorBoard."""
         if self.board:
