@@ -13,6 +13,7 @@ import torch
 
 from mimo_audio.data.manifest import read_manifest
 from mimo_audio.data.token_set import SetDescription, TokenSetWriter
+from mimo_audio.errors import CodesError
 from mimo_audio.files.schema import checked
 from mimo_audio.prompts import PromptBuilder
 from mimo_audio.prompts.samples import DESCRIBE
@@ -155,7 +156,7 @@ def test_a_voice_is_another_recording_of_the_speaker(build, tmp_path):
 def test_long_recordings_do_not_take_part(build, tmp_path):
     folder = write_set(tmp_path / "set")
     data = Data(sets=(SetOfTasks(set=str(folder), tasks=TaskWeights(asr=1), seconds=0.5),))
-    with pytest.raises(TrainingError, match="expected rows for the task asr, got none"):
+    with pytest.raises(TrainingError, match="expected rows for the task asr that are not held out, got none"):
         PackedSamples(data, build, 1, 64, 0)
 
 
@@ -163,7 +164,7 @@ def test_long_recordings_do_not_take_part(build, tmp_path):
     ("tasks", "context", "rows", "message"),
     [
         (TaskWeights(), 256, ROWS, "expected a task with a weight above 0, got none"),
-        (TaskWeights(captioning=1), 256, ROWS[:6], "expected rows for the task captioning, got none"),
+        (TaskWeights(captioning=1), 256, ROWS[:6], "expected rows for the task captioning that are not held out, got none"),
         (TaskWeights(asr=1), 8, ROWS, "context: expected room for a sample, got 8 positions and none of 1000 fits"),
         (TaskWeights(captioning=1), 256, [{"task": "caption", "audio": "/0.wav"}], "captioning: lacks 'caption'"),
         (TaskWeights(in_context_speech=1), 256, ROWS[-1:], 'expected another pair of the same "group"'),
@@ -180,6 +181,41 @@ def test_a_set_of_other_codebooks_is_refused(build, tmp_path):
     folder = write_set(tmp_path / "set", about=replace(ABOUT, codebook_sizes=(512, *SIZES[1:])))
     with pytest.raises(TrainingError, match=r"expected codebooks of \[1024, .*, got \[512"):
         source(build, folder)
+
+
+def test_sets_of_different_tokenizers_are_refused(build, tmp_path):
+    sets = [write_set(tmp_path / name, about=replace(ABOUT, fingerprint=name * 16)) for name in "ab"]
+    data = Data(sets=tuple(SetOfTasks(set=str(folder), tasks=ALL) for folder in sets))
+    with pytest.raises(CodesError, match="b: tokens of another tokenizer .*expected fingerprint a{16} .*, got b{16}"):
+        PackedSamples(data, build, 1, 256, 0)
+
+
+def test_a_damaged_recording_ends_training_with_one_line_that_names_it(build, tmp_path):
+    folder = write_set(tmp_path / "set", ROWS[:1])
+    data = bytearray((folder / "codes.bin").read_bytes())
+    data[9] ^= 1
+    (folder / "codes.bin").write_bytes(data)
+    with pytest.raises(TrainingError, match=r"asr: .*codes\.bin: recording 0 is damaged, its checksum differs"):
+        source(build, folder, TaskWeights(asr=1)).batch(0, 0)
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_rows_held_out_are_apart(build, tmp_path, held_out):
+    rows = [{**row, "held_out": number >= 3} for number, row in enumerate(ROWS[:6])]
+    folder = write_set(tmp_path / "set", rows)
+    made = source(build, folder, TaskWeights(asr=1, interleaved=1), rows=8, held_out=held_out)
+    batch = made.batch(0, 0)
+    said = {int(word) for row in batch.input_ids for word in re.findall(r"Number (\d)", decoded(build, row))}
+    assert said == ({3, 4, 5} if held_out else {0, 1, 2})
+    voices = {row["text"] for same in made.choices[0][1].by_speaker.values() for row in same}
+    assert voices == {f"Number {n}" for n in said}
+    none = write_set(tmp_path / "none", rows[:3] if held_out else rows[3:])
+    with pytest.raises(TrainingError, match="that are held out" if held_out else "that are not held out"):
+        source(build, none, TaskWeights(asr=1), held_out=held_out)
+
+
+def decoded(build, ids):
+    return build.tokenizer.decode([i for i in ids[0, ::4].tolist() if i != build.layout.special.empty])
 
 
 def test_recipes_name_sets_and_tasks():

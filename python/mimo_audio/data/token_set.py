@@ -9,9 +9,11 @@ A set is a folder:
     rows.jsonl     the manifest's rows; recordings are numbers, "id" is a digest of the row
 
 Files only grow. Codes are written before their index, the index before the rows: whatever a killed process leaves
-behind, the last whole entry of each file tells where to go on, and what lies beyond is cut off.
+behind, the last whole entry of each file tells where to go on, and what lies beyond is cut off. One process writes at a
+time; readers take what is whole when they open a set, and check a recording's sum when they first touch it.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -67,6 +69,7 @@ class TokenSet:
             self._codes = np.memmap(folder / CODES, "<u2", "r") if size > 1 else np.zeros(0, "<u2")
         except (OSError, ValueError) as error:
             raise CodesError(f"{folder}: cannot read the token set: {error}") from error
+        self._checked = np.zeros(len(self.index), bool)
         channels = len(self.description.codebook_sizes)
         ends = self.index["start"] + self.index["frames"].astype(np.uint64) * np.uint64(2 * channels)
         if len(ends) and (int(ends.max()) > size or not self.index["frames"].all() or (self.index["start"] % 2).any()):
@@ -90,11 +93,19 @@ class TokenSet:
         return int(self.index["frames"][record])
 
     def codes(self, record: int, first: int = 0, last: int | None = None) -> NDArray[np.int64]:
-        """Codes [C, T] of a recording's frames from `first` to before `last`."""
-        return self._frames(record)[first:last].T.astype(np.int64)
+        """Codes [C, T] of a recording's frames from `first` to before `last`. Raises CodesError if it is damaged."""
+        frames = self._frames(record)
+        if not self._checked[record]:
+            if zlib.crc32(frames.tobytes()) != self.index["crc"][record]:
+                raise CodesError(
+                    f"{self.folder / CODES}: recording {record} is damaged, its checksum differs: "
+                    "`mimo-audio data verify` lists all that are"
+                )
+            self._checked[record] = True
+        return frames[first:last].T.astype(np.int64)
 
     def verify(self) -> list[str]:
-        """What is damaged: recordings whose checksum or codes are wrong."""
+        """What is damaged: recordings whose checksum or codes are wrong, rows that are not those of the manifest."""
         sizes = np.array(self.description.codebook_sizes)
         problems = []
         for record in range(len(self)):
@@ -103,6 +114,13 @@ class TokenSet:
                 problems.append(f"recording {record}: checksum differs")
             elif (codes >= sizes).any():
                 problems.append(f"recording {record}: codes beyond their codebook")
+        names = [record.get("audio") for record in _read_lines(self.folder / RECORDS)][: len(self)]
+        if len(names) < len(self):
+            return [*problems, f"{RECORDS}: cut off, expected {len(self)} lines, got {len(names)}"]
+        for number, row in enumerate(self.rows, 1):
+            plain = {key: value for key, value in row.items() if key != "id"}
+            if digest(map_audio(plain, names.__getitem__)) != row.get("id"):
+                problems.append(f"{ROWS}:{number}: differs from the manifest's row")
         return problems
 
     def _frames(self, record: int) -> NDArray[np.uint16]:
@@ -130,9 +148,17 @@ class TokenSetWriter:
         try:
             for name in (CODES, INDEX, RECORDS, ROWS):
                 self._files[name] = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o644)
+            fcntl.flock(self._files[INDEX], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._recover()
+        except BlockingIOError as error:
+            self._close()
+            raise OutputError(f"{folder}: another process is writing this token set") from error
         except OSError as error:
+            self._close()
             raise OutputError(f"{folder}: cannot write, {error.strerror or error}") from error
-        self._recover()
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            self._close()
+            raise CodesError(f"{folder}: damaged token set, {RECORDS} or {ROWS}: {error}") from error
 
     def _recover(self) -> None:
         index = np.frombuffer(self._read(INDEX)[: self._size(INDEX) // ENTRY.itemsize * ENTRY.itemsize], ENTRY)
@@ -161,6 +187,9 @@ class TokenSetWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._close()
+
+    def _close(self) -> None:
         for file in self._files.values():
             os.close(file)
 
@@ -206,6 +235,8 @@ class TokenSetWriter:
         try:
             while left:
                 left = left[os.write(self._files[name], left) :]
+            if content:
+                os.fsync(self._files[name])  # a power failure keeps the order of the files, too
         except OSError as error:
             raise OutputError(f"{self.folder / name}: cannot write, {error.strerror or error}") from error
 
@@ -250,10 +281,20 @@ def _read_description(folder: Path) -> SetDescription:
 
 
 def _read_lines(path: Path) -> list[Row]:
+    """The whole lines of a file: a last one without its end is still being written."""
     try:
-        return [json.loads(line) for line in path.read_bytes().split(b"\n") if line]
-    except (OSError, ValueError, RecursionError) as error:
-        raise CodesError(f"{path}: cannot read: {error}") from error
+        lines = _whole_lines(path.read_bytes())
+    except OSError as error:
+        raise CodesError(f"cannot read {path}: {error.strerror or error}") from error
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            raise CodesError(f"{path}:{number}: damaged, expected a JSON object, got {line[:80]!r}") from error
+        if not isinstance(rows[-1], dict):
+            raise CodesError(f"{path}:{number}: damaged, expected a JSON object, got {line[:80]!r}")
+    return rows
 
 
 def _whole_lines(content: bytes) -> list[bytes]:

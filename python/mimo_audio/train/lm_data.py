@@ -59,12 +59,14 @@ class SetOfTasks:
 @dataclass(frozen=True, kw_only=True)
 class Data:
     """sets: what is drawn from. voice_prompt: share of spoken answers with a recording of the speaker in the prompt,
-    examples: at most so many pairs before the query of an in-context sample.
+    examples: at most so many pairs before the query of an in-context sample. held_out: rows that say "held_out" are
+    never trained on; true takes them and no others, for validation.
     """
 
     sets: tuple[SetOfTasks, ...] = ()
     voice_prompt: Fraction = 0.5
     examples: Size = 4
+    held_out: bool = False
 
 
 def make_source(
@@ -84,9 +86,13 @@ class PackedSamples:
         weights = []
         for part in data.sets:
             reader = _SetSamples(part, data, build)
+            if self.choices:
+                first = self.choices[0][1].tokens.description
+                first.check(reader.tokens.description, part.set)
             for task, weight in asdict(part.tasks).items():
                 if weight and not reader.rows_of[task]:
-                    raise TrainingError(f"{part.set}: expected rows for the task {task}, got none")
+                    which = "held out" if data.held_out else "not held out"
+                    raise TrainingError(f"{part.set}: expected rows for the task {task} that are {which}, got none")
                 if weight:
                     self.choices.append((task, reader))
                     weights.append(weight)
@@ -149,6 +155,8 @@ class _SetSamples:
         self.by_speaker: dict[str, list[Row]] = {}  # of rows that say what is spoken
         self.by_group: dict[str, list[Row]] = {}
         for row in self.tokens.rows:
+            if bool(row.get("held_out")) != data.held_out:
+                continue
             records = [row[name] for name in ("audio", "input", "voice") if name in row]
             records += [turn["audio"] for turn in row.get("turns", ()) if "audio" in turn]
             if any(self.tokens.frames(record) > longest for record in records):

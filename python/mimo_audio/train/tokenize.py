@@ -1,13 +1,16 @@
 """Recordings of manifests -> a token set: codes computed once, before training, in worker processes."""
 
 import multiprocessing
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import chain
+from multiprocessing.connection import wait
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import torch
@@ -117,7 +120,11 @@ _worker: tuple[AudioTokenizer, int]
 
 
 def _start(model: str, device: str, codebooks: int) -> None:
+    """Makes this process a worker, which ends with its parent, even if that is killed."""
     global _worker
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
     torch.set_num_threads(1)
     _worker = AudioTokenizer.from_pretrained(model, device), codebooks
 
