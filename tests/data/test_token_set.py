@@ -85,6 +85,64 @@ def test_damage_is_found(tmp_path):
         TokenSet(tmp_path)
 
 
+def test_damage_is_found_when_it_is_read(tmp_path):
+    fill(tmp_path / "set")
+    content = bytearray((tmp_path / "set/codes.bin").read_bytes())
+    content[4 * 3 + 1] ^= 1  # of recording 1, after the three frames of recording 0
+    (tmp_path / "set/codes.bin").write_bytes(content)
+    tokens = TokenSet(tmp_path / "set")
+    assert np.array_equal(tokens.codes(0), CODES["/0.wav"])
+    for _ in range(2):
+        with pytest.raises(CodesError, match=r"codes\.bin: recording 1 is damaged, its checksum differs"):
+            tokens.codes(1, 2)
+
+
+def test_a_changed_row_is_found(tmp_path):
+    fill(tmp_path / "set")
+    path = tmp_path / "set/rows.jsonl"
+    path.write_text(path.read_text().replace("nothing", "nothinG"))
+    assert TokenSet(tmp_path / "set").verify() == ["rows.jsonl:1: differs from the manifest's row"]
+    fill(tmp_path / "other")
+    records = tmp_path / "other/records.jsonl"
+    records.write_text("".join(records.read_text().splitlines(keepends=True)[:-1]))
+    assert TokenSet(tmp_path / "other").verify() == ["records.jsonl: cut off, expected 5 lines, got 4"]
+
+
+@pytest.mark.parametrize("name", ["records.jsonl", "rows.jsonl"])
+@pytest.mark.parametrize("line", [b"{", b"7", b"\xff", b"[" * 9999])
+def test_a_damaged_line_is_one_error_and_nothing_changes(tmp_path, name, line):
+    folder = tmp_path / "set"
+    fill(folder)
+    lines = (folder / name).read_bytes().split(b"\n")
+    (folder / name).write_bytes(b"\n".join([lines[0], line, *lines[2:]]))
+    before = contents(folder)
+    with pytest.raises(CodesError) as error:
+        TokenSetWriter(folder, ABOUT)
+    assert "\n" not in str(error.value)
+    with pytest.raises(CodesError, match=rf"{name}:2: damaged, expected a JSON object"):
+        TokenSet(folder).verify()
+    assert contents(folder) == before
+
+
+def test_one_process_writes_at_a_time(tmp_path):
+    with (
+        TokenSetWriter(tmp_path / "set", ABOUT),
+        pytest.raises(OutputError, match="another process is writing this token set"),
+    ):
+        TokenSetWriter(tmp_path / "set", ABOUT)
+    fill(tmp_path / "set")
+
+
+def test_a_reader_takes_what_is_whole(tmp_path):
+    fill(tmp_path / "set")
+    with open(tmp_path / "set/rows.jsonl", "ab") as file:
+        file.write(b'{"audio": 0, "te')
+    with open(tmp_path / "set/codes.idx", "ab") as file:
+        file.write(bytes(7))
+    tokens = TokenSet(tmp_path / "set")
+    assert (len(tokens), len(tokens.rows)) == (5, 3)
+
+
 def test_codes_beyond_their_codebook_are_found(tmp_path):
     with TokenSetWriter(tmp_path, ABOUT) as writer:
         writer.add_recordings(["/0.wav"], [np.array([[1, 2], [3, 8]])])

@@ -164,7 +164,7 @@ def test_long_recordings_do_not_take_part(build, tmp_path):
     ("tasks", "context", "rows", "message"),
     [
         (TaskWeights(), 256, ROWS, "expected a task with a weight above 0, got none"),
-        (TaskWeights(captioning=1), 256, ROWS[:6], "expected rows for the task captioning that are not held out, got none"),
+        (TaskWeights(captioning=1), 256, ROWS[:6], "rows for the task captioning that are not held out, got none"),
         (TaskWeights(asr=1), 8, ROWS, "context: expected room for a sample, got 8 positions and none of 1000 fits"),
         (TaskWeights(captioning=1), 256, [{"task": "caption", "audio": "/0.wav"}], "captioning: lacks 'caption'"),
         (TaskWeights(in_context_speech=1), 256, ROWS[-1:], 'expected another pair of the same "group"'),
@@ -186,7 +186,7 @@ def test_a_set_of_other_codebooks_is_refused(build, tmp_path):
 def test_sets_of_different_tokenizers_are_refused(build, tmp_path):
     sets = [write_set(tmp_path / name, about=replace(ABOUT, fingerprint=name * 16)) for name in "ab"]
     data = Data(sets=tuple(SetOfTasks(set=str(folder), tasks=ALL) for folder in sets))
-    with pytest.raises(CodesError, match="b: tokens of another tokenizer .*expected fingerprint a{16} .*, got b{16}"):
+    with pytest.raises(CodesError, match=r"b: tokens of another tokenizer .*expected fingerprint a{16} .*, got b{16}"):
         PackedSamples(data, build, 1, 256, 0)
 
 
