@@ -3,8 +3,8 @@
     python bench/tokenize.py [--model nano] [--hours 1] [--workers 1 2] [--json out.json]
 
 The recordings are made here: noises with the loudness of speech, 1 to 8 s, FLAC at 24 kHz (and a fifth at 16 kHz, which
-is resampled). Each number of workers runs in turn, three times; medians. `start` is the time that a run over one recording
-takes, worker processes included: it is part of the hours per hour of a short run, and `steady` is without it.
+is resampled). Each number of workers runs in turn, three times; medians. `start` is the time of a run over a single
+recording, worker processes included: it is part of the hours per hour, and `steady` is without it.
 """
 
 import argparse

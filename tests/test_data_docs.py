@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,9 @@ def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert names["codes"].shape == (8, 50)
     rows = TokenSet(Path("sets/all")).rows
     assert len(rows) == 7
-    assert {task for row in rows for task in tasks_of(row)} == set(TaskWeights.__dataclass_fields__)
+    tasks = {field.name for field in fields(TaskWeights)}
+    assert {task for row in rows for task in tasks_of(row)} == tasks
+    assert all(f"`{task}`" in TEXT for task in tasks)
 
 
 def test_the_recipe_is_one() -> None:

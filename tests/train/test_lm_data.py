@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from mimo_audio.data.manifest import read_manifest
 from mimo_audio.data.token_set import SetDescription, TokenSetWriter
 from mimo_audio.errors import CodesError
 from mimo_audio.files.schema import checked
@@ -232,19 +231,3 @@ def test_rows_serve_the_tasks_that_they_hold():
     assert tasks_of({"audio": 0}) == ("speech_continuation",)
     assert tasks_of({"task": "dialogue", "turns": turns}) == ("speech_to_text_dialogue",)
     assert tasks_of({"task": "unheard of", "audio": 0, "text": "x"}) == ()
-
-
-def test_the_rows_of_the_documentation_serve_their_tasks(tmp_path):
-    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
-    blocks = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
-    (tmp_path / "manifest.jsonl").write_text(blocks[0])
-    served = [tasks_of(row) for row in read_manifest(tmp_path / "manifest.jsonl")]
-    assert served == [
-        ("asr", "tts", "speech_continuation", "interleaved"),
-        ("audio_understanding",),
-        ("spoken_dialogue", "speech_to_text_dialogue"),
-    ]
-    problems: list[str] = []
-    checked("data", Data, json.loads(f"{{{blocks[1]}}}")["data"], problems)
-    assert not problems
-    assert all(f"`{field.name}`" in page for field in fields(TaskWeights))

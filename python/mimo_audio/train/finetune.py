@@ -97,7 +97,8 @@ def parts(sets: Sequence[Path]) -> list[SetOfTasks]:
     """Every set with all the tasks that its rows can be samples of, by their number. Raises MimoError for none."""
     found = []
     for folder in sets:
-        counts = Counter(task for row in TokenSet(folder).rows for task in tasks_of(row) if task in TASKS)
+        rows = [row for row in TokenSet(folder).rows if not row.get("held_out")]
+        counts = Counter(task for row in rows for task in tasks_of(row) if task in TASKS)
         if not counts:
             raise MimoError(f"{folder}: expected rows for one of {', '.join(TASKS)}, got none")
         found.append(SetOfTasks(set=str(folder), tasks=TaskWeights(**{task: float(n) for task, n in counts.items()})))
