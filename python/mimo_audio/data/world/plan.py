@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mimo_audio.data.clips import Clip
+from mimo_audio.data.corpus import RATES
 from mimo_audio.data.effects import NOISES
 from mimo_audio.data.voices.cast import Cast, possible_rate
 from mimo_audio.data.world import descriptions
@@ -21,7 +22,6 @@ GROUP = 20  # pairs that share a conversion: 16 examples, and some to ask for
 SENTENCES = 4  # of a document
 EVERYDAY = 0.5  # of what is merely said
 EXCHANGES = 0.25  # of what is asked
-RATES = (0.85, 1.2)
 STYLES: dict[str, tuple[str, ...]] = {  # how a style may be asked for
     "slow": ("speaking slowly", "slowly and clearly", "at an easy pace"),
     "fast": ("speaking fast", "in a hurry", "quickly"),
