@@ -10,6 +10,9 @@ import soundfile
 import torch
 
 from mimo_audio import MimoAudio
+from mimo_audio.cli import main
+from mimo_audio.cli.stream import pcm
+from mimo_audio.tasks.streams import AudioDelta, TextDelta
 
 from .conftest import LANGUAGE_MODEL, Run
 
@@ -240,3 +243,43 @@ def test_half_precision(ask, tmp_path: Path) -> None:
     record = result(ask("tts", "Hi", "-o", tmp_path / "a.wav", "--dtype", "bfloat16", "--max-new", 20, "--json"))
     assert record["text_tokens"] + record["patches"] == 20
     assert torch.from_numpy(soundfile.read(tmp_path / "a.wav")[0]).isfinite().all()
+
+
+# Streams
+
+
+def test_sound_goes_to_stdout_while_it_is_made(
+    capfdbinary: pytest.CaptureFixture[bytes], tokenizer: Path, whole_model: MimoAudio, wav: Path
+) -> None:
+    """The same bytes as the events of the model's stream; the text goes to stderr."""
+
+    def ask_bytes(*words: object) -> tuple[bytes, bytes]:
+        assert main([str(word) for word in (*words, "--model", LANGUAGE_MODEL, "--tokenizer", tokenizer)]) == 0
+        return capfdbinary.readouterr()
+
+    for words, call in (
+        (("tts", "Hello there"), ("speak", "Hello there")),
+        (("continue", wav), ("extend", str(wav))),
+        (("chat", "Hello there"), ("chat", "Hello there", None, None, True)),
+    ):
+        out, err = ask_bytes(*words, "--max-new", 40, "--seed", 3, "--stream")
+        events = list(whole_model.stream(*call, max_new=40, seed=3))
+        wave = torch.cat([event.wave for event in events if isinstance(event, AudioDelta)])
+        assert out == pcm(wave)
+        wav_out, _ = ask_bytes(*words, "--max-new", 40, "--seed", 3, "--stream", "wav", "--chunks", "throughput")
+        assert wav_out[:4] == b"RIFF"
+        assert wav_out[44:] == out
+        text = "".join(event.text for event in events if isinstance(event, TextDelta))
+        assert len(err) >= len(text) > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("tts", "a"), "expected -o OUTPUT or --stream, got neither"),
+        (("tts", "a", "--stream", "-o", "a.wav"), "expected -o OUTPUT or --stream, got both"),
+        (("chat", "a", "--stream", "--speech", "x"), "--stream: expected no --speech with it"),
+    ],
+)
+def test_streams_have_no_files(refuses, words, message) -> None:
+    assert message in refuses(*words)

@@ -8,7 +8,9 @@ from mimo_audio.cli import batch
 from mimo_audio.cli.language import Assistant, print_json, print_text
 from mimo_audio.errors import MimoError
 from mimo_audio.files.output import atomic_output
-from mimo_audio.prompts import tasks
+from mimo_audio.prompts import Prompt, tasks
+from mimo_audio.tasks.results import Answer
+from mimo_audio.tasks.streams import Stream
 
 
 def run(arguments: Namespace) -> int:
@@ -19,11 +21,11 @@ def run(arguments: Namespace) -> int:
     jobs = batch.plan(arguments.input, arguments.output or Path(), batch.AUDIO_SUFFIXES, ".txt")
     assistant = Assistant(arguments)
 
-    def transcribe(job: batch.Job) -> None:
+    def prompt_of(job: batch.Job) -> Prompt:
         assistant.restart()
-        prompt = tasks.asr(assistant.model.prompts, assistant.read(job.source), arguments.language)
-        with assistant.options("transcribe") as options:
-            answer = assistant.model.answer(prompt, **options)
+        return tasks.asr(assistant.model.prompts, assistant.read(job.source), arguments.language)
+
+    def deliver(job: batch.Job, answer: Answer) -> None:
         record = {"input": str(job.source), "text": answer.text, "duration": round(assistant.seconds_read, 3)}
         if arguments.output is not None:
             record["output"] = str(job.target)
@@ -35,7 +37,22 @@ def run(arguments: Namespace) -> int:
         elif arguments.output is None:
             print_text(answer.text)
 
+    def transcribe(job: batch.Job) -> None:
+        prompt = prompt_of(job)
+        with assistant.options("transcribe") as options:
+            deliver(job, assistant.model.answer(prompt, **options))
+
+    def begin(job: batch.Job) -> tuple[Stream[Answer], float, float]:
+        prompt = prompt_of(job)
+        return assistant.model.stream("answer", prompt, **assistant.given()), assistant.start, assistant.seconds_read
+
+    def finish(job: batch.Job, begun: tuple[Stream[Answer], float, float]) -> None:
+        stream, assistant.start, assistant.seconds_read = begun
+        deliver(job, stream.result())
+
     if arguments.output is None:
         transcribe(jobs[0])
         return 0
-    return batch.run(jobs, is_folder, arguments.force, transcribe).exit_status()
+    if not is_folder:
+        return batch.run(jobs, is_folder, arguments.force, transcribe).exit_status()
+    return batch.run_together(jobs, is_folder, arguments.force, begin, finish, assistant.model.slots).exit_status()

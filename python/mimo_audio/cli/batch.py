@@ -2,9 +2,10 @@
 
 import os
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -16,6 +17,7 @@ from mimo_audio.files.output import OutputError, check_output
 from mimo_audio.files.recordings import visible_files
 
 Result = TypeVar("Result")
+Begun = TypeVar("Begun")
 
 # libsndfile's formats by name, and other usual suffixes; RAW has no header, so its sample rate is unknown.
 AUDIO_SUFFIXES = ({f".{name.lower()}" for name in soundfile.available_formats()} | {".aif", ".oga", ".opus"}) - {".raw"}
@@ -80,6 +82,34 @@ def check_distinct(target: Path, *sources: Path) -> None:
     for source in sources:
         if os.path.exists(target) and os.path.exists(source) and os.path.samefile(target, source):
             raise OutputError(f"{target}: expected an output other than the input")
+
+
+def run_together(
+    jobs: list[Job],
+    is_folder: bool,
+    force: bool,
+    begin: Callable[[Job], Begun],
+    finish: Callable[[Job, Begun], Result],
+    width: int,
+) -> Outcome[Result]:
+    """`run` of work that goes on by itself between `begin` and `finish`: so many jobs at once, finished in order."""
+    begun: deque[tuple[Job, Begun | MimoError]] = deque()
+    later = iter(jobs)
+
+    def work(job: Job) -> Result:
+        for other in islice(later, width - len(begun)):
+            try:
+                check_distinct(other.target, other.source)
+                check_output(other.target, force)
+                begun.append((other, begin(other)))
+            except MimoError as error:
+                begun.append((other, error))
+        _, started = begun.popleft()
+        if isinstance(started, MimoError):
+            raise started
+        return finish(job, started)
+
+    return run(jobs, is_folder, force, work)
 
 
 def run(jobs: list[Job], is_folder: bool, force: bool, work: Callable[[Job], Result]) -> Outcome[Result]:

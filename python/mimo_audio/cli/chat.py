@@ -50,6 +50,15 @@ class Dialogue:
         assistant.restart()
         is_audio = _is_audio(word)
         turn = assistant.read(Path(word)) if is_audio else word
+        if arguments.stream:
+            header = not self.transcript
+            answer = assistant.stream("chat", [*self.said, turn], self.voice, arguments.system, True, header=header)
+            if answer is None:
+                raise SystemExit(0)  # nobody listens any more
+            self._keep(word, is_audio, {"role": "assistant", "text": answer.text})
+            if answer.text:
+                self.said += [turn, answer]
+            return
         streamed = sys.stdout.isatty() and not arguments.json and not arguments.thinking
         with assistant.options("answer", (lambda piece: print_text(piece, end="")) if streamed else None) as options:
             answer = assistant.model.chat(
@@ -92,6 +101,9 @@ class Dialogue:
 
 
 def _check_outputs(arguments: Namespace) -> None:
+    for name in ("speech", "json", "thinking"):
+        if arguments.stream and getattr(arguments, name):
+            raise MimoError(f"--stream: expected no --{name} with it, the sound of the answers goes to stdout")
     if arguments.transcript is not None:
         check_output(arguments.transcript, arguments.force)
     if arguments.speech is None:

@@ -10,6 +10,9 @@ def run(arguments: Namespace) -> int:
     check_speech_output(arguments, arguments.input)
     assistant = Assistant(arguments)
     codes = assistant.read(arguments.input)
+    if arguments.stream:
+        assistant.stream("extend", codes)
+        return 0
     with assistant.options("continue") as options:
         speech = assistant.model.extend(codes, **options)
     return assistant.deliver(speech)

@@ -23,6 +23,9 @@ def run(arguments: Namespace) -> int:
     assistant = Assistant(arguments)
     pairs = [(assistant.read(source), assistant.read(target), text) for source, target, text in examples]
     query = assistant.read(arguments.query)
+    if arguments.stream:
+        assistant.stream("convert", pairs, query, arguments.instruction or CONVERT)
+        return 0
     with assistant.options("convert") as options:
         speech = assistant.model.convert(pairs, query, arguments.instruction or CONVERT, **options)
     return assistant.deliver(speech)

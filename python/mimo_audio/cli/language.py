@@ -13,15 +13,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from mimo_audio.cli import batch
+from mimo_audio.cli import batch, stream
 from mimo_audio.cli.codec import progress, read_blocks
-from mimo_audio.errors import AudioError
+from mimo_audio.errors import AudioError, MimoError
 from mimo_audio.files import audio
 from mimo_audio.files.output import check_output
 from mimo_audio.tasks import model
 from mimo_audio.tasks.model import MimoAudio
 from mimo_audio.tasks.options import Options
 from mimo_audio.tasks.results import Answer, Speech, Stats
+from mimo_audio.tasks.streams import AudioDelta, TextDelta
 
 
 class Assistant:
@@ -53,10 +54,14 @@ class Assistant:
         except AudioError as error:
             raise AudioError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
 
+    def given(self) -> dict[str, Any]:
+        """The options of the command line."""
+        return {name: getattr(self.arguments, name, None) for name in Options.__annotations__}
+
     @contextmanager
     def options(self, title: str, on_text: Callable[[str], object] | None = None) -> Iterator[Options]:
         """The options given, and a bar meanwhile: of text if there is no speech, or on_text shows it itself."""
-        given = {name: getattr(self.arguments, name, None) for name in Options.__annotations__}
+        given = self.given()
         speech = hasattr(self.arguments, "max_seconds") and getattr(self.arguments, "speech", True)
         frame_rate = self.model.audio_tokenizer.config.frame_rate
         total, unit = (self.arguments.max_seconds, "s") if speech else (None, "char")
@@ -67,6 +72,27 @@ class Assistant:
                 "on_patch": (lambda codes: bar.update(codes.shape[1] / frame_rate)) if speech else None,
             }
             yield Options(**{**given, **shown})  # type: ignore[typeddict-item]
+
+    def stream(self, task: str, *arguments: object, header: bool = True) -> Any:
+        """The sound of a task to stdout as it is made, its text to stderr; -> the result, None if nobody listens."""
+        heard = None
+        with self.model.stream(task, *arguments, chunks=self.arguments.chunks, **self.given()) as events:
+
+            def pieces() -> Iterator[bytes]:
+                nonlocal heard
+                if header and self.arguments.stream == "wav":
+                    yield stream.wav_header(self.model.sample_rate)
+                for event in events:
+                    if isinstance(event, AudioDelta):
+                        yield stream.pcm(event.wave)
+                    elif isinstance(event, TextDelta):
+                        print_text(event.text, end="", thought=True)
+                    else:
+                        heard = event.result
+                print(file=sys.stderr)
+
+            stream.write(pieces)
+        return heard
 
     def record(self, stats: Stats, seconds: float) -> dict[str, Any]:
         """Sizes and times of a result that stands for so many seconds of sound, for --json; says if it was cut off."""
@@ -97,7 +123,15 @@ class Assistant:
 
 
 def check_speech_output(arguments: Namespace, *inputs: Path | None) -> None:
-    """Raises MimoError unless --output can be written and is none of the inputs; meant for before long work."""
+    """Raises MimoError unless --output can be written and is none of the inputs; meant for before long work.
+
+    With --stream there must be none.
+    """
+    if (arguments.output is None) == (arguments.stream is None):
+        given = "neither" if arguments.output is None else "both"
+        raise MimoError(f"expected -o OUTPUT or --stream, got {given}")
+    if arguments.output is None:
+        return
     audio.check_writable_format(arguments.output)
     batch.check_distinct(arguments.output, *filter(None, inputs))
     check_output(arguments.output, arguments.force)

@@ -17,6 +17,7 @@ def add_language_commands(commands: Commands) -> None:
     tts = command(
         commands, "tts", "text to speech", OUTPUT,
         'mimo-audio tts "Good morning!" -o morning.wav',
+        'mimo-audio tts "Good morning!" --stream wav | aplay',
         "mimo-audio tts --text-file letter.txt --voice me.wav -o letter.wav",
         'mimo-audio tts "Good night" --style "whispering, slowly" -o night.wav',
         'mimo-audio tts --freeform "A tired man sighs: not again." -o sigh.wav',
@@ -57,6 +58,7 @@ def add_language_commands(commands: Commands) -> None:
     )  # fmt: skip
     chat.add_argument("turns", nargs="*", metavar="TURN", help="words, or an audio file")
     chat.add_argument("--speech", type=Path, metavar="FOLDER", help="answer in speech too: answer-1.wav, ... in FOLDER")
+    _stream(chat)
     chat.add_argument(
         "--voice", type=Path, metavar="AUDIO", help="a recording of the voice that answers (with --speech)"
     )
@@ -107,7 +109,25 @@ def add_language_commands(commands: Commands) -> None:
 
 
 def _output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUTPUT", help="audio file to write")
+    parser.add_argument("-o", "--output", type=Path, metavar="OUTPUT", help="audio file to write")
+    _stream(parser)
+
+
+def _stream(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--stream",
+        nargs="?",
+        choices=("pcm", "wav"),
+        const="pcm",
+        metavar="pcm|wav",
+        help="sound to stdout while it is made, 16-bit PCM (default) or WAV, mono; text to stderr",
+    )
+    parser.add_argument(
+        "--chunks",
+        choices=("ttfa", "balanced", "throughput"),
+        default="balanced",
+        help="with --stream: the first sound as early as possible, the least work, or between (default)",
+    )
 
 
 def _common(parser: argparse.ArgumentParser, speech: bool = False, seconds: str = "--max-seconds") -> None:

@@ -35,10 +35,10 @@ def decode(arguments: Namespace) -> int:
 
     def pieces() -> Iterator[bytes]:
         if arguments.stream == "wav":
-            yield _wav_header(codec.sample_rate)
-        yield from map(_pcm, _decoded(codec, sys.stdin.buffer, arguments.look_ahead))
+            yield wav_header(codec.sample_rate)
+        yield from map(pcm, _decoded(codec, sys.stdin.buffer, arguments.look_ahead))
 
-    return _write(pieces)
+    return write(pieces)
 
 
 def encode(arguments: Namespace) -> int:
@@ -52,10 +52,10 @@ def encode(arguments: Namespace) -> int:
                 yield _lines(stream.push(wave))
             yield _lines(stream.finish())
 
-    return _write(pieces)
+    return write(pieces)
 
 
-def _write(pieces: Callable[[], Iterator[bytes]]) -> int:
+def write(pieces: Callable[[], Iterator[bytes]]) -> int:
     """Writes every piece at once; a reader that has heard enough ends the work without complaint."""
     try:
         for piece in pieces():
@@ -124,7 +124,8 @@ def _samples(source: BinaryIO, sample_rate: int) -> Iterator[Tensor]:
         raise AudioError("stdin: expected 16-bit PCM, got an odd number of bytes")
 
 
-def _pcm(wave: Tensor) -> bytes:
+def pcm(wave: Tensor) -> bytes:
+    """16-bit, little endian."""
     return (wave * SCALE).round().clamp(-SCALE, SCALE - 1).cpu().numpy().astype("<i2").tobytes()
 
 
@@ -132,7 +133,7 @@ def _lines(codes: Tensor) -> bytes:
     return "".join(" ".join(map(str, frame)) + "\n" for frame in codes.T.tolist()).encode()
 
 
-def _wav_header(sample_rate: int) -> bytes:
+def wav_header(sample_rate: int) -> bytes:
     """Of mono 16-bit PCM whose length is not known yet."""
     layout = struct.pack("<IHHIIHH", 16, 1, 1, sample_rate, 2 * sample_rate, 2, 16)
     return b"RIFF" + struct.pack("<I", UNKNOWN) + b"WAVEfmt " + layout + b"data" + struct.pack("<I", UNKNOWN)

@@ -12,6 +12,9 @@ def run(arguments: Namespace) -> int:
     check_speech_output(arguments, arguments.voice)
     assistant = Assistant(arguments)
     voice = assistant.read(arguments.voice) if arguments.voice else None
+    if arguments.stream:
+        assistant.stream("speak", text, voice, arguments.style, arguments.freeform)
+        return 0
     with assistant.options("speak") as options:
         speech = assistant.model.speak(text, voice, arguments.style, arguments.freeform, **options)
     return assistant.deliver(speech)

@@ -94,7 +94,7 @@ class MimoAudio:
         self.prompts = PromptBuilder(
             text_tokenizer, config.group_size, config.speech_zeroemb_idx, config.speech_vocab_size
         )
-        self.engine = Engine(language_model, slots)
+        self.slots, self.engine = slots, Engine(language_model, slots)
         self._voices = Voices(audio_tokenizer, config.audio_channels, config.group_size, min(slots, VOICES))
 
     @property

@@ -90,7 +90,7 @@ class Thought:
             return [TextDelta(text)] if text else []
         thought, closed, rest = (self._held + text).partition(CLOSING)
         if closed:
-            self._thinking = False
+            self._thinking, self._held = False, ""
             return [delta for delta in (TextDelta(thought, True), TextDelta(rest)) if delta.text]
         cut = next((n for n in range(len(CLOSING) - 1, 0, -1) if thought.endswith(CLOSING[:n])), 0)
         self._held = thought[len(thought) - cut :]

@@ -1,0 +1,164 @@
+"""Answers while they are made: events, sound without seams, many at once, schedules, cancelled and broken ones."""
+
+import asyncio
+import threading
+from itertools import islice
+
+import pytest
+import torch
+from torch import Tensor
+
+from mimo_audio import MimoAudio
+from mimo_audio.errors import GenerationError
+from mimo_audio.prompts import tasks
+from mimo_audio.tasks.streams import CHUNKS, AudioDelta, Completed, TextDelta, Thought
+from mimo_audio.tasks.voices import Voices
+
+SHORT = {"max_new": 14}
+
+
+def in_one_piece(model: MimoAudio, codes: Tensor) -> Tensor:
+    """The wave of codes pushed at once, by a row of a decoder like the model's."""
+    voice = Voices(model.audio_tokenizer, 8, 4, 4).open()
+    return torch.cat([voice.push(codes), voice.finish()])
+
+
+def events_of(stream) -> tuple[str, list[Tensor], Completed]:
+    *events, last = list(stream)
+    text = "".join(event.text for event in events if isinstance(event, TextDelta) and not event.thought)
+    assert isinstance(last, Completed)
+    return text, [event.wave for event in events if isinstance(event, AudioDelta)], last
+
+
+def seeds_that_speak(model: MimoAudio, count: int) -> list[int]:
+    """The golden model is a random one, which now and then makes no patch."""
+    spoken = (n for n in range(100) if model.respond(tasks.tts(model.prompts, "Hello"), seed=n, **SHORT).stats.patches)
+    return list(islice(spoken, count))
+
+
+@pytest.mark.parametrize("chunks", CHUNKS)
+def test_speech_is_that_of_the_task_without_seams(model: MimoAudio, chunks: str) -> None:
+    whole = model.speak("Hello", **SHORT)
+    text, waves, last = events_of(model.stream("speak", "Hello", chunks=chunks, **SHORT))
+    assert torch.equal(last.result.codes, whole.codes)
+    assert last.result.text == whole.text == text.strip()
+    assert torch.equal(torch.cat(waves), in_one_piece(model, whole.codes))
+    assert torch.equal(last.result.wave, torch.cat(waves))
+    assert len(last.result.wave) == len(whole.wave)
+    assert last.usage.patches == whole.stats.patches
+
+
+def test_chunks_grow_as_the_schedule_says(model: MimoAudio) -> None:
+    patch = model.sample_rate * 4 // 25
+    sizes = [
+        len(event.wave)
+        for event in model.stream("speak", "Hello", chunks="ttfa", max_new=40)
+        if isinstance(event, AudioDelta)
+    ]
+    assert sum(sizes[1:-1]) % patch == 0 or len(sizes) < 3
+    assert sizes[0] < 2 * patch  # of one patch or two, less what the vocoder waits for
+
+
+def test_what_follows_a_recording_joins_on_it(model: MimoAudio, wave: Tensor) -> None:
+    whole = model.extend(wave, **SHORT)
+    _, waves, last = events_of(model.stream("extend", wave, **SHORT))
+    assert torch.equal(last.result.codes, whole.codes)
+    before = model.encode(wave)
+    before = torch.cat([before, before[:, -1:].expand(-1, -before.shape[1] % 4)], 1)
+    joined = in_one_piece(model, torch.cat([before, whole.codes], 1))
+    assert torch.equal(torch.cat(waves), joined[before.shape[1] * 960 :])
+
+
+def test_written_answers(model: MimoAudio, wave: Tensor) -> None:
+    text, waves, last = events_of(model.stream("transcribe", wave, **SHORT))
+    assert waves == []
+    assert last.result == model.transcribe(wave, **SHORT) == text.strip()
+    assert last.usage.text + last.usage.patches <= 14
+    answer = model.stream("chat", ["Hello"], **SHORT).result()
+    assert answer.text == model.chat(["Hello"], **SHORT).text
+
+
+def test_many_at_once_and_in_an_event_loop(model: MimoAudio) -> None:
+    """In threads and as tasks of one loop: everyone's sound is its own."""
+    seeds = seeds_that_speak(model, 6)
+    wanted = [events_of(model.stream("speak", "Hello", seed=n, **SHORT)) for n in seeds]
+
+    async def one(n: int) -> tuple[list[Tensor], Completed]:
+        waves, last = [], None
+        async for event in model.stream("speak", "Hello", seed=n, chunks="ttfa", **SHORT):
+            if isinstance(event, AudioDelta):
+                waves.append(event.wave)
+            last = event
+        return waves, last
+
+    async def all_of_them() -> list:
+        return await asyncio.gather(*map(one, seeds))
+
+    for (waves, last), (_, known, whole) in zip(asyncio.run(all_of_them()), wanted, strict=True):
+        assert torch.equal(last.result.codes, whole.result.codes)
+        assert torch.equal(torch.cat(waves), torch.cat(known))
+    found: dict[int, tuple] = {}
+    threads = [
+        threading.Thread(
+            target=lambda n=n: found.update({n: events_of(model.stream("speak", "Hello", seed=n, **SHORT))})
+        )
+        for n in seeds
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for n, (_, known, whole) in zip(seeds, wanted, strict=True):
+        assert torch.equal(found[n][2].result.codes, whole.result.codes)
+        assert torch.equal(torch.cat(found[n][1]), torch.cat(known))
+
+
+def test_results_without_events_are_one_batch(model: MimoAudio) -> None:
+    seeds = seeds_that_speak(model, 5)
+    streams = [model.stream("speak", "Hello", seed=n, **SHORT) for n in seeds]
+    for n, stream in zip(seeds, streams, strict=True):
+        whole = model.speak("Hello", seed=n, **SHORT)
+        assert torch.equal(stream.result().wave, whole.wave)
+    assert not model.engine.busy
+
+
+def test_leaving_a_stream_ends_its_request(model: MimoAudio) -> None:
+    with model.stream("speak", "Hello", max_new=4000, guard=False) as stream:
+        next(iter(stream))
+    assert model.stream("speak", "Hello", **SHORT).result().codes.shape[1] > 0
+    cancelled = model.stream("speak", "Hello", max_new=4000, guard=False)
+    events = iter(cancelled)
+    for event in events:
+        if isinstance(event, AudioDelta):
+            break
+    cancelled.cancel()
+    *_, last = events
+    assert last.result.stats.reason == "cancelled"
+    assert not model.engine.busy
+    assert model.engine.pool.held == 0
+
+
+def test_thoughts_are_told_apart() -> None:
+    for cut in range(1, 30):
+        text = "a plan</think>\nan answer < b"
+        thought, deltas = Thought(True), []
+        for piece in (text[:cut], text[cut : cut + 3], text[cut + 3 :]):
+            deltas += thought.push(piece)
+        deltas += thought.finish()
+        assert "".join(delta.text for delta in deltas if delta.thought) == "a plan"
+        assert "".join(delta.text for delta in deltas if not delta.thought) == "\nan answer < b"
+    assert Thought(False).push("x</think>") == [TextDelta("x</think>")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named", "message"),
+    [
+        (("sing", "x"), {}, "task: expected one of transcribe, speak, .*, got 'sing'"),
+        (("speak", "x"), {"chunks": "fast"}, "chunks: expected one of ttfa, balanced, throughput, got 'fast'"),
+        (("speak", "x"), {"on_text": print}, "on_text: expected none with a stream"),
+        (("speak", "x"), {"deadline": -1}, "deadline: expected seconds above 0, got -1"),
+    ],
+)
+def test_bad_streams(model: MimoAudio, arguments: tuple, named: dict, message: str) -> None:
+    with pytest.raises(GenerationError, match=f"^{message}"):
+        model.stream(*arguments, **named)
