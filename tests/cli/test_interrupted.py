@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from mimo_audio.files.output import OutputError, atomic_output
-from mimo_audio.lm import AudioLanguageModel
+from mimo_audio.lm.patch_decoder import PatchDecoder
 from mimo_audio.tokenizer import AudioTokenizer
 
 
@@ -46,15 +46,15 @@ def test_interrupt_while_decoding(mimo, wav: Path, tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("by", ["ctrl-c", "sigterm"])
 def test_interrupt_while_speaking(ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
     """The model is at its third patch when the interrupt comes."""
-    patch_decode, patches = AudioLanguageModel.patch_decode, []
+    decode, patches = PatchDecoder.decode, []
 
     def interrupted(self, *arguments):
-        patches.append(patch_decode(self, *arguments))
+        patches.append(decode(self, *arguments))
         if len(patches) == 3:
             os.kill(os.getpid(), signal.SIGINT if by == "ctrl-c" else signal.SIGTERM)
         return patches[-1]
 
-    monkeypatch.setattr(AudioLanguageModel, "patch_decode", interrupted)
+    monkeypatch.setattr(PatchDecoder, "decode", interrupted)
     run = ask("tts", "Hello there", "-o", tmp_path / "out.wav", "--max-seconds", 2)
     assert run.status == 130
     assert run.err == "mimo-audio: interrupted, nothing partial was left behind\n"
