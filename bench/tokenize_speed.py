@@ -1,6 +1,6 @@
 """Measures `mimo-audio data tokenize`: hours of sound per hour, FLAC decoding included, and memory.
 
-    python bench/tokenize.py [--model nano] [--hours 1] [--workers 1 2] [--json out.json]
+    python bench/tokenize_speed.py [--model nano] [--hours 1] [--workers 1 2] [--json out.json]
 
 The recordings are made here: noises with the loudness of speech, 1 to 8 s, FLAC at 24 kHz (and a fifth at 16 kHz, which
 is resampled). Each number of workers runs in turn, three times; medians. `start` is the time of a run over a single
