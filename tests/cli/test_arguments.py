@@ -1,10 +1,14 @@
 """Help, wrong usage and the process around a command."""
 
+import argparse
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from mimo_audio.cli.arguments import build_parser
 
 TASKS = ("tts", "asr", "chat", "understand", "continue", "convert")
 COMMANDS = (*TASKS, "encode", "decode", "roundtrip", "demo", "info")
@@ -23,6 +27,23 @@ def test_help_lists_the_commands(mimo) -> None:
     run = mimo("--help")
     assert run.status == 0
     assert {line.split()[0] for line in run.out.splitlines() if line.startswith("    ")} >= set(COMMANDS)
+
+
+def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """Those of all commands, of those that have subjects the subjects'."""
+    inner = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    for action in inner:
+        for choice in action.choices.values():
+            yield from parsers(choice)
+    if not inner:
+        yield parser
+
+
+def test_every_command_has_the_common_options() -> None:
+    found = list(parsers(build_parser()))
+    assert len(found) >= len(COMMANDS) + 2
+    for parser in found:
+        assert {"-v", "--verbose", "-q", "--quiet"} <= set(parser._option_string_actions), parser.prog
 
 
 @pytest.mark.parametrize("command", TASKS)

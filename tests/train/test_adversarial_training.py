@@ -93,13 +93,14 @@ def test_the_discriminators_win_against_a_generator_that_stands_still(values, tm
     assert losses[-1] < 0.75 * losses[0]
 
 
-def test_both_stages_follow_each_other(recipe_file, tmp_path, capsys):
+def test_both_stages_follow_each_other(recipe_file, tmp_path, caplog):
+    caplog.set_level("INFO", "mimo_audio")
     train(Recipe.load(recipe_file), tmp_path / "run", resume=False)
     first, second = (AudioTokenizer.from_pretrained(tmp_path / "run" / name / "model") for name in ("stage1", "stage2"))
     wave = torch.randn(9600, generator=torch.Generator().manual_seed(0))
     assert torch.equal(first.encode(wave), second.encode(wave))
     assert not torch.equal(first.decode(first.encode(wave)), second.decode(second.encode(wave)))
-    assert capsys.readouterr().out.count("6/6") == 2
+    assert caplog.text.count("6/6") == 2
 
 
 def test_stage_two_can_start_from_a_tokenizer(values, tmp_path):

@@ -112,7 +112,8 @@ def test_parts_are_averaged(values, tmp_path):
         torch.testing.assert_close(a, b, msg=name, rtol=1e-3, atol=1e-4)
 
 
-def test_a_run_leaves_a_log_and_a_model_that_loads(values, tmp_path, capsys):
+def test_a_run_leaves_a_log_and_a_model_that_loads(values, tmp_path, caplog):
+    caplog.set_level("INFO", "mimo_audio")
     recipe = Recipe.load(write(tmp_path, without_stage2(values)))
     before = signal.getsignal(signal.SIGINT)
     train(recipe, tmp_path / "run", resume=False)
@@ -124,7 +125,7 @@ def test_a_run_leaves_a_log_and_a_model_that_loads(values, tmp_path, capsys):
     assert [record["step"] for record in log] == [2, 4, 6]
     assert all(name in log[-1] for name in LOSSES)
     assert len(log[-1]["perplexity"]) == 2
-    assert "6/6" in capsys.readouterr().out
+    assert "6/6" in caplog.text
     model = AudioTokenizer.from_pretrained(folder / "model")
     codes = model.encode(torch.randn(4800, generator=torch.Generator().manual_seed(0)))
     assert codes.shape[0] == 2
@@ -243,7 +244,8 @@ def test_a_full_disk_is_one_error_of_the_log_too(tmp_path):
             log.write(1, {})
 
 
-def test_a_record_is_the_mean_of_the_steps_that_had_a_value(tmp_path, capsys):
+def test_a_record_is_the_mean_of_the_steps_that_had_a_value(tmp_path, caplog):
+    caplog.set_level("INFO", "mimo_audio")
     with TrainingLog(tmp_path, 0, 10) as log:
         log.add({"loss": 1.0})
         log.add({"loss": 2.0, "mel": 0.000123456})
@@ -251,7 +253,7 @@ def test_a_record_is_the_mean_of_the_steps_that_had_a_value(tmp_path, capsys):
     (record,) = read_log(tmp_path)
     assert record["loss"] == 1.5
     assert record["mel"] == 0.00012346
-    assert " left" in capsys.readouterr().out
+    assert " left" in caplog.text
 
 
 def test_a_second_interrupt_ends_at_once():
@@ -328,13 +330,14 @@ def test_a_changed_recipe_is_refused_by_name(place, value, message, values, tmp_
     assert read_log(tmp_path / "run" / "stage1")[-1]["step"] == 6
 
 
-def test_what_may_change_in_a_run_is_said(values, tmp_path, capsys):
+def test_what_may_change_in_a_run_is_said(values, tmp_path, caplog):
+    caplog.set_level("INFO", "mimo_audio")
     values = without_stage2(values)
     train(Recipe.load(write(tmp_path, values)), tmp_path / "run", resume=False)
     values["stage1"] |= {"steps": 8, "workers": 1, "log_every": 1, "checkpoint_every": 8}
-    capsys.readouterr()
+    caplog.clear()
     train(Recipe.load(write(tmp_path, values)), tmp_path / "run", resume=True)
-    first = capsys.readouterr().out.splitlines()[0]
+    first = caplog.messages[0]
     assert first == "stage1.steps 8, until now 6: the learning rate follows the new length"
     assert [record["step"] for record in read_log(tmp_path / "run" / "stage1")] == [2, 4, 6, 7, 8]
 

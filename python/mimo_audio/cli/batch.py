@@ -1,7 +1,7 @@
 """Files and folders: which input becomes which output, one after the other, and what happens to bad ones."""
 
+import logging
 import os
-import sys
 from collections import Counter, deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import soundfile
-from tqdm import tqdm
 
 from mimo_audio.errors import MimoError, one_line
 from mimo_audio.files.output import OutputError, check_output
 from mimo_audio.files.recordings import visible_files
+from mimo_audio.progress import progress_bar
 
+LOG = logging.getLogger(__name__)
 Result = TypeVar("Result")
 Begun = TypeVar("Begun")
 
@@ -42,10 +43,10 @@ class Outcome(Generic[Result]):
     def exit_status(self) -> int:
         """0, or 2 after naming the bad files on stderr."""
         for failure in self.failures:
-            print("mimo-audio:", failure, file=sys.stderr)
+            LOG.error(failure)
         if self.failures:
             total = len(self.results) + len(self.failures)
-            print(f"mimo-audio: {len(self.failures)} of {total} files failed", file=sys.stderr)
+            LOG.error("%d of %d files failed", len(self.failures), total)
         return 2 if self.failures else 0
 
 
@@ -115,8 +116,9 @@ def run_together(
 def run(jobs: list[Job], is_folder: bool, force: bool, work: Callable[[Job], Result]) -> Outcome[Result]:
     """Does `work` for every job. A single file's MimoError is raised; a folder's are collected and the rest goes on."""
     outcome: Outcome[Result] = Outcome([], [])
-    for job in tqdm(jobs, unit="file", disable=None if is_folder else True):
+    for job in progress_bar(jobs, unit="file", shown=is_folder):
         try:
+            LOG.debug("%s -> %s", job.source, job.target)
             check_distinct(job.target, job.source)
             check_output(job.target, force)
             outcome.results.append(work(job))

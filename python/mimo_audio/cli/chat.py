@@ -1,6 +1,7 @@
 """`mimo-audio chat`: a dialogue in words or recordings, given as arguments or turn by turn."""
 
 import json
+import logging
 import os
 import sys
 from argparse import Namespace
@@ -16,6 +17,8 @@ from mimo_audio.errors import AudioError, MimoError, one_line
 from mimo_audio.files.output import OutputError, atomic_output, check_output
 from mimo_audio.tasks.results import Answer
 
+LOG = logging.getLogger(__name__)
+
 
 def run(arguments: Namespace) -> int:
     """Answers every turn and returns the exit status."""
@@ -30,7 +33,7 @@ def run(arguments: Namespace) -> int:
         except MimoError as error:
             if not terminal:
                 raise
-            print("mimo-audio:", one_line(str(error)), file=sys.stderr)
+            LOG.error(one_line(str(error)))
     return 0
 
 
@@ -88,7 +91,7 @@ class Dialogue:
         if answer.text:
             self.said += [turn, answer]
         else:  # the model cannot read a turn without words
-            print("mimo-audio: an answer without words, this turn is not remembered", file=sys.stderr)
+            LOG.warning("an answer without words, this turn is not remembered")
 
     def _keep(self, word: str, is_audio: bool, theirs: dict[str, Any]) -> None:
         """Adds both turns to the transcript, which is a whole file after every answer."""

@@ -1,5 +1,6 @@
 """One recording through the tokenizer, in bounded memory: what encode, decode, roundtrip and demo share."""
 
+import logging
 import os
 import time
 from argparse import Namespace
@@ -11,14 +12,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from mimo_audio.device import choose_device, choose_dtype
 from mimo_audio.errors import CodesError
 from mimo_audio.files import audio
 from mimo_audio.files.tokens import Tokens, fingerprint
+from mimo_audio.progress import progress_bar
 from mimo_audio.tokenizer import AudioTokenizer
 from mimo_audio.tokenizer.model import SEGMENT_CODE_FRAMES
+
+LOG = logging.getLogger(__name__)
 
 
 class Stopwatch:
@@ -87,6 +90,7 @@ class Codec:
 
         blocks = counted(progress("encode", read_blocks(path, self.sample_rate), self.sample_rate))
         pieces = list(self.watch.timed(self.tokenizer.encode_blocks(self.watch.untimed(blocks), self.n_q)))
+        LOG.debug("%s: %d samples encoded in %.3f s", path, samples, self.watch.seconds)
         return Tokens(
             codes=torch.cat(pieces, 1).cpu().numpy().astype(np.uint16),
             samples=samples,
@@ -134,6 +138,7 @@ def load(arguments: Namespace) -> Codec:
     """The codec that --model, --device, --dtype and --n-q describe. Raises MimoError."""
     device = choose_device(arguments.device)
     dtype = choose_dtype(arguments.dtype and getattr(torch, arguments.dtype), device)
+    LOG.debug("%s: on %s in %s, %d threads", arguments.model, device, dtype, torch.get_num_threads())
     tokenizer = AudioTokenizer.from_pretrained(arguments.model, device, dtype)
     return Codec(tokenizer, Path(arguments.model).resolve().name, getattr(arguments, "n_q", None))
 
@@ -165,7 +170,7 @@ def _no_stderr() -> Iterator[None]:
 def progress(title: str, waves: Iterable[Tensor], sample_rate: int, samples: int | None = None) -> Iterator[Tensor]:
     """The waves; meanwhile a bar of seconds of sound, on a terminal and for work of more than two seconds."""
     total = samples and samples // sample_rate
-    with tqdm(desc=title, total=total, unit="s", leave=False, disable=None, delay=2) as bar:
+    with progress_bar(desc=title, total=total, unit="s", leave=False, delay=2) as bar:
         for wave in waves:
             yield wave
             bar.update(len(wave) / sample_rate)

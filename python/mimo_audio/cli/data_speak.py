@@ -1,18 +1,19 @@
 """`mimo-audio data speak`: a corpus of speech from texts."""
 
+import logging
 import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-
-from tqdm import tqdm
 
 from mimo_audio.data import voices
 from mimo_audio.data.clips import Rendered
 from mimo_audio.data.corpus import plan_speech, read_texts, render_corpus
 from mimo_audio.data.voices.cast import Cast
 from mimo_audio.errors import MimoError, one_line
+from mimo_audio.progress import progress_bar
 
+LOG = logging.getLogger(__name__)
 MOST_NAMED = 20  # problems that are printed
 
 
@@ -38,7 +39,7 @@ class Progress:
     """A bar on stderr with the hours rendered, and how many of them per hour."""
 
     def __init__(self, clips: int | None) -> None:
-        self._bar = tqdm(total=clips, unit="clip", disable=None, smoothing=0.05)
+        self._bar = progress_bar(total=clips, unit="clip", smoothing=0.05)
         self._seconds = 0.0
 
     def __enter__(self) -> "Progress":
@@ -71,7 +72,7 @@ def print_voices() -> None:
 def report_problems(problems: Sequence[str]) -> int:
     """Names on stderr what could not be said; the exit status."""
     for problem in problems[:MOST_NAMED]:
-        print("mimo-audio:", one_line(problem), file=sys.stderr)
+        LOG.error(one_line(problem))
     if problems:
-        print(f"mimo-audio: {len(problems)} clips could not be said", file=sys.stderr)
+        LOG.error("%d clips could not be said", len(problems))
     return 1 if problems else 0

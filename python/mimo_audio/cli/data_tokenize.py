@@ -1,12 +1,13 @@
 """`mimo-audio data tokenize`: recordings of manifests to a token set."""
 
+import logging
 import os
-import sys
 from argparse import Namespace
 
 from mimo_audio.device import choose_device
 from mimo_audio.train.tokenize import tokenize
 
+LOG = logging.getLogger(__name__)
 SHOWN = 5  # of the files left out
 
 
@@ -17,7 +18,7 @@ def run(arguments: Namespace) -> int:
     done = tokenize(arguments.input, arguments.out, arguments.model, arguments.n_q, device, workers)
     print(f"{arguments.out}: {done.recordings} recordings ({done.hours:.2f} h) and {done.rows} rows added")
     for name, why in done.failed[:SHOWN]:
-        print(f"left out: {name}: {why}", file=sys.stderr)
+        LOG.error("left out: %s: %s", name, why)
     if len(done.failed) > SHOWN:
-        print(f"left out: {len(done.failed) - SHOWN} more", file=sys.stderr)
+        LOG.error("left out: %d more", len(done.failed) - SHOWN)
     return 1 if done.failed else 0

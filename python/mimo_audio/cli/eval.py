@@ -1,7 +1,7 @@
 """`mimo-audio eval tokenizer`: how good a tokenizer, and other codecs beside it, are on sets of recordings."""
 
 import json
-import sys
+import logging
 from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,7 +10,6 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from mimo_audio.cli import eval_speech
 from mimo_audio.cli.codec import Codec, load, read_blocks
@@ -27,7 +26,9 @@ from mimo_audio.evaluate.word_errors import Transcripts, require_jiwer, word_err
 from mimo_audio.files import audio
 from mimo_audio.files.output import OutputError, atomic_output, check_output
 from mimo_audio.files.recordings import Recording, list_recordings
+from mimo_audio.progress import progress_bar
 
+LOG = logging.getLogger(__name__)
 SPEECH_COLUMNS = (
     ("words", "words", "{}"),
     ("WER original", "wer_original", "{:.3f}"),
@@ -73,7 +74,7 @@ class Evaluation:
         """Adds a set. A recording that one of the codecs or evaluators cannot use is left out of all their rows."""
         labels = [name, *(f"{name}/{peer.name}" for peer in self.peers)]
         self.rows |= {label: [] for label in labels}
-        for number, recording in enumerate(tqdm(recordings, desc=name, unit="file", disable=None)):
+        for number, recording in enumerate(progress_bar(recordings, desc=name, unit="file")):
             targets = [self.out / "sounds" / label / f"{number:05d}.wav" for label in labels]
             try:
                 items = list(self._items(recording, targets))
@@ -147,9 +148,9 @@ def run(arguments: Namespace) -> int:
         raise AudioError(f"no recording can be scored; {evaluation.failed[0]}")
     _report(evaluation, arguments, interrupted)
     for failure in evaluation.failed:
-        print("mimo-audio: left out:", failure, file=sys.stderr)
+        LOG.error("left out: %s", failure)
     if interrupted:
-        print(f"mimo-audio: interrupted, the results are those of the first {scored} recordings", file=sys.stderr)
+        LOG.error("interrupted, the results are those of the first %d recordings", scored)
         return INTERRUPTED
     return LEFT_OUT if evaluation.failed else 0
 

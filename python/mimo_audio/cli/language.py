@@ -1,6 +1,7 @@
 """What the tasks of the language model share: loading it, recordings, options, progress, and what is printed."""
 
 import json
+import logging
 import sys
 import time
 from argparse import Namespace
@@ -11,18 +12,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from mimo_audio.cli import batch, stream
 from mimo_audio.cli.codec import progress, read_blocks
 from mimo_audio.errors import AudioError, MimoError
 from mimo_audio.files import audio
 from mimo_audio.files.output import check_output
+from mimo_audio.progress import progress_bar
 from mimo_audio.tasks import model
 from mimo_audio.tasks.model import MimoAudio
 from mimo_audio.tasks.options import Options
 from mimo_audio.tasks.results import Answer, Speech, Stats
 from mimo_audio.tasks.streams import AudioDelta, TextDelta
+
+LOG = logging.getLogger(__name__)
 
 
 class Assistant:
@@ -65,8 +68,7 @@ class Assistant:
         speech = hasattr(self.arguments, "max_seconds") and getattr(self.arguments, "speech", True)
         frame_rate = self.model.audio_tokenizer.config.frame_rate
         total, unit = (self.arguments.max_seconds, "s") if speech else (None, "char")
-        hidden = True if on_text else None
-        with tqdm(desc=title, total=total, unit=unit, leave=False, disable=hidden, delay=2) as bar:
+        with progress_bar(desc=title, total=total, unit=unit, leave=False, shown=on_text is None, delay=2) as bar:
             shown: Options = {
                 "on_text": on_text or (None if speech else lambda piece: bar.update(len(piece))),
                 "on_patch": (lambda codes: bar.update(codes.shape[1] / frame_rate)) if speech else None,
@@ -98,7 +100,7 @@ class Assistant:
         """Sizes and times of a result that stands for so many seconds of sound, for --json; says if it was cut off."""
         passed = time.perf_counter() - self.start
         if not stats.ended and self.arguments.max_new is None and getattr(self.arguments, "max_seconds", None) is None:
-            print("mimo-audio: cut off, the model's context is full", file=sys.stderr)
+            LOG.warning("cut off, the model's context is full")
         record = {
             "prompt": stats.prompt,
             "text_tokens": stats.text,

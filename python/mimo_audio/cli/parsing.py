@@ -10,13 +10,17 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 def command(commands: Commands, name: str, summary: str, details: str, *examples: str) -> argparse.ArgumentParser:
     """Adds a command; `details` follow the summary in its help."""
     lines = "\n".join(line.strip() for line in details.strip().splitlines())
-    return commands.add_parser(
+    parser = commands.add_parser(
         name,
         help=summary,
         description=f"{summary[0].upper()}{summary[1:]}.\n\n{lines}".strip(),
         epilog="examples:\n" + "\n".join(f"  {example}" for example in examples),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    noise = parser.add_mutually_exclusive_group()
+    noise.add_argument("-v", "--verbose", action="store_true", help="say what is done, and where an error comes from")
+    noise.add_argument("-q", "--quiet", action="store_true", help="no progress and no notes, errors only")
+    return parser
 
 
 def paths(parser: argparse.ArgumentParser, source: str, target: str) -> None:

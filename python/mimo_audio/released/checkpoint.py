@@ -5,6 +5,7 @@ model.safetensors.index.json names.
 """
 
 import json
+import logging
 import re
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from mimo_audio.errors import ModelError
 from mimo_audio.files.output import OutputError, atomic_output
 
+LOG = logging.getLogger(__name__)
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9  # of a file written; larger models are split
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -69,6 +71,7 @@ def load(
         for name, shape in _read_shapes(file).items():
             if places.get(name, file) == file:  # of two tensors of a name, the one that the index means
                 files[name], shapes[name] = file, shape
+    LOG.debug("%s: %d tensors, to %s %s", path, len(shapes), device or "cpu", dtype or "as they are")
     own = module.state_dict(keep_vars=True)
     names: dict[int, list[str]] = {}  # of one tensor
     for name, tensor in own.items():

@@ -4,6 +4,7 @@ Nothing is downloaded. The cache's layout is the hub's: models--OWNER--NAME/refs
 models--OWNER--NAME/snapshots/COMMIT.
 """
 
+import logging
 import os
 from os import PathLike
 from os.path import isfile  # False for names that are too long, where Path.is_file raises
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from mimo_audio.errors import ModelError
 
+LOG = logging.getLogger(__name__)
 OWNER = "XiaomiMiMo"
 TOKENIZER = f"{OWNER}/MiMo-Audio-Tokenizer"
 RELEASES = (TOKENIZER, f"{OWNER}/MiMo-Audio-7B-Base", f"{OWNER}/MiMo-Audio-7B-Instruct")
@@ -26,6 +28,7 @@ def find_folder(model: str | PathLike[str], kind: str) -> Path:
         return folder
     name = os.fspath(model)
     if snapshot := cached(name):
+        LOG.debug("%s: found in the hub cache, %s", name, snapshot)
         return snapshot
     release = next((known for known in RELEASES if name in (known, known.partition("/")[2])), None)
     hint = f"; hf download {release} --local-dir {release.partition('/')[2]} fetches it" if release else ""

@@ -6,6 +6,7 @@ after step n - 1 alone, whatever the number of processes, which share the micro-
 """
 
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -34,6 +35,7 @@ from mimo_audio.train.processes import Processes, connected
 from mimo_audio.train.recipe import TrainingError
 from mimo_audio.train.reconstruction import autocast
 
+LOG = logging.getLogger(__name__)
 MODEL = "model"
 FRAME_RATE = 25.0  # of the codec, Hz
 FREE = (  # change no step, besides those of resumption
@@ -283,7 +285,7 @@ def train(recipe: LanguageModelRecipe, folder: Path, resume: bool, device: str =
         assert path
         changes = resumption.check(path, checkpoint.recipe_of(path), noted(recipe, name), is_done)
         if changes and not int(os.environ.get("RANK", 0)):
-            print(changes)
+            LOG.info(changes)
     first = names.index(begun[-1]) if begun else 0
     with connected(device) as alone:
         alone.wait()

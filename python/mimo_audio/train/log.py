@@ -1,6 +1,7 @@
 """What a run writes down as it goes: log.jsonl, TensorBoard curves and samples where tensorboard is, a line to read."""
 
 import json
+import logging
 import os
 import time
 from collections import defaultdict
@@ -16,7 +17,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mimo_audio.files.output import OutputError, atomic_output
+from mimo_audio.progress import progress_bar
 
+LOG = logging.getLogger(__name__)
 RATES = (
     "_per_second",
     "_per_hour",
@@ -47,7 +50,7 @@ class TrainingLog:
             from torch.utils.tensorboard import SummaryWriter
 
             self.board = SummaryWriter(folder / "tensorboard", purge_step=first)
-        self.bar = tqdm(total=steps, initial=first, unit="step", disable=None, leave=False)
+        self.bar = progress_bar(total=steps, initial=first, unit="step", leave=False)
 
     def __enter__(self) -> "TrainingLog":
         return self
@@ -87,7 +90,7 @@ class TrainingLog:
                         self.board.add_scalar(curve, number, done)
         except OSError as error:
             raise OutputError(f"{self.path}: cannot write, {error.strerror or error}") from error
-        tqdm.write(progress_line(record, self.steps, self.shown))
+        LOG.info(progress_line(record, self.steps, self.shown))
         self.values.clear()
         self.since, self.written = now, done
 

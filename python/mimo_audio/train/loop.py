@@ -1,5 +1,6 @@
 """The loop around every training run: reading ahead, log, checkpoints, Ctrl-C; what a step does is the trainer's."""
 
+import logging
 import signal
 import threading
 from collections import deque
@@ -15,6 +16,7 @@ from mimo_audio.train.log import TrainingLog
 from mimo_audio.train.processes import Processes
 from mimo_audio.train.recipe import TrainingError
 
+LOG = logging.getLogger(__name__)
 READ_AHEAD = 3  # micro-batches per thread
 B = TypeVar("B")
 
@@ -107,7 +109,7 @@ def run(trainer: Trainer[Any], folder: Path, first: int) -> bool:
                 trainer.examine(log, done)
             if stopping and done < training.steps:
                 if log:
-                    print(f"stopped after step {done}; --resume continues")
+                    LOG.info("stopped after step %d; --resume continues", done)
                 return False
     processes.wait()  # the first one's files are there now
     return True

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from mimo_audio.data.manifest import read_manifest, recordings
 from mimo_audio.data.token_set import SetDescription, TokenSetWriter, digest
 from mimo_audio.errors import AudioError, first_line
 from mimo_audio.files import audio
 from mimo_audio.files.tokens import fingerprint
+from mimo_audio.progress import progress_bar
 from mimo_audio.tokenizer import AudioTokenizer
 
 CHUNK = 64  # recordings that a worker gets at once
@@ -73,7 +73,7 @@ def tokenize(
         failed: dict[str, str] = {}
         chunks = [wanted[i : i + CHUNK] for i in range(0, len(wanted), CHUNK)]
         added = place = 0
-        with tqdm(total=len(wanted), unit="file", disable=None, leave=False) as bar:
+        with progress_bar(total=len(wanted), unit="file", leave=False) as bar:
             for codes, wrong in chain([NOTHING], _encoded(chunks, tokenizer, codebooks, model, device, workers)):
                 failed |= wrong
                 writer.add_recordings(list(codes), list(codes.values()))

@@ -6,6 +6,7 @@ on the recipe and the state after step n - 1 alone, whatever the number of proce
 """
 
 import copy
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ from mimo_audio.train.stage1 import ReconstructionStage
 from mimo_audio.train.stage2 import AdversarialStage
 from mimo_audio.train.starting_point import read_start, schedule
 
+LOG = logging.getLogger(__name__)
 SAMPLES = 4  # crops to listen to, per checkpoint
 CHECKPOINT, MODEL = "checkpoint.safetensors", "model"
 
@@ -137,6 +139,8 @@ class Trainer:
 def train(recipe: Recipe, folder: Path, resume: bool, start: str | None = None, device: str = "cpu") -> None:
     """Runs the recipe's stages, each to its last step. Raises MimoError with one line for whatever stops it.
 
+    Progress goes to the log (`logging`, level INFO).
+
     resume: continue the run in the folder. start: the tokenizer that stage 2 begins with (a folder, or "nano"), instead
     of a stage 1.
     """
@@ -170,7 +174,7 @@ def _check_resumption(recipe: Recipe, folder: Path) -> None:
         if training and (path := folder / training.name / CHECKPOINT).exists():
             changes = resumption.check(path, checkpoint.recipe_of(path), resumption.noted(recipe, training), is_done)
             if changes and not int(os.environ.get("RANK", 0)):
-                print(changes)
+                LOG.info(changes)
 
 
 def make_trainer(recipe: Recipe, training: Stage1 | Stage2, processes: Processes, start: str | Path | None) -> Trainer:
