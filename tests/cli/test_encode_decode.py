@@ -175,6 +175,34 @@ def test_a_bad_file_does_not_lose_the_others(mimo, tmp_path: Path, speech: np.nd
     assert summary == "mimo-audio: 1 of 3 files failed"
 
 
+def test_skip_existing_goes_on_where_it_stopped(mimo, tmp_path: Path, speech: np.ndarray) -> None:
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for name in ("a.wav", "deep/b.wav", "c.wav"):
+        soundfile.write(tmp_path / "in" / name, speech[:4800], 24000)
+    for command, source, target, done in (
+        ("encode", "in", "tokens", "deep/b.tokens"),
+        ("decode", "tokens", "out", "deep/b.wav"),
+    ):
+        path = tmp_path / target / done
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"precious")
+        words = (command, tmp_path / source, tmp_path / target)
+        assert mimo(*words).status == 2  # as ever
+        for other in ("a", "c"):
+            (tmp_path / target / other).with_suffix(path.suffix).unlink()
+        run = mimo(*words, "--skip-existing")
+        assert (run.status, run.err) == (0, "1 of 3 files are there already\n")
+        assert path.read_bytes() == b"precious"
+        assert files(tmp_path / target) == {f"{name}{path.suffix}" for name in ("a", "deep/b", "c")}
+        assert mimo(*words, "--skip-existing", "--quiet").err == ""
+        path.unlink()
+        assert mimo(*words, "--skip-existing").status == 0
+    assert soundfile.info(tmp_path / "out" / "deep" / "b.wav").frames == 4800
+    run = mimo("encode", "a", "b", "--skip-existing", "--force")
+    assert run.status == 2
+    assert "not allowed with" in run.err
+
+
 def files(folder: Path) -> set[str]:
     """All files in a folder, hidden ones too."""
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}

@@ -4,7 +4,7 @@ import os
 from argparse import Namespace
 from pathlib import Path
 
-from mimo_audio.cli import batch
+from mimo_audio.cli import batch, standard
 from mimo_audio.cli.language import Assistant, print_json, print_text
 from mimo_audio.errors import MimoError
 from mimo_audio.files.output import atomic_output
@@ -13,12 +13,16 @@ from mimo_audio.tasks.results import Answer
 from mimo_audio.tasks.streams import Stream
 
 
+@standard.streams("input")
 def run(arguments: Namespace) -> int:
     """Transcribes a file or a folder and returns the exit status."""
     is_folder = os.path.isdir(arguments.input)
+    if arguments.output == standard.DASH:
+        arguments.output = None
     if is_folder and arguments.output is None:
         raise MimoError(f"{arguments.input} is a folder: expected OUTPUT, the folder for its transcripts")
     jobs = batch.plan(arguments.input, arguments.output or Path(), batch.AUDIO_SUFFIXES, ".txt")
+    jobs = batch.unfinished(jobs, arguments.skip_existing and arguments.output is not None)
     assistant = Assistant(arguments)
 
     def prompt_of(job: batch.Job) -> Prompt:
@@ -26,7 +30,7 @@ def run(arguments: Namespace) -> int:
         return tasks.asr(assistant.model.prompts, assistant.read(job.source), arguments.language)
 
     def deliver(job: batch.Job, answer: Answer) -> None:
-        record = {"input": str(job.source), "text": answer.text, "duration": round(assistant.seconds_read, 3)}
+        record = {"input": standard.name(job.source), "text": answer.text, "duration": round(assistant.seconds_read, 3)}
         if arguments.output is not None:
             record["output"] = str(job.target)
             with atomic_output(job.target, arguments.force) as partial:

@@ -78,6 +78,14 @@ def plan(source: Path, target: Path, suffixes: Collection[str], target_suffix: s
     ]
 
 
+def unfinished(jobs: list[Job], skip_existing: bool) -> list[Job]:
+    """The jobs; with --skip-existing without those whose target is there."""
+    left = [job for job in jobs if not (skip_existing and os.path.isfile(job.target))]
+    if len(left) < len(jobs):
+        LOG.info("%d of %d files are there already", len(jobs) - len(left), len(jobs))
+    return left
+
+
 def check_distinct(target: Path, *sources: Path) -> None:
     """Raises OutputError if the target is one of the sources, under whatever name."""
     for source in sources:

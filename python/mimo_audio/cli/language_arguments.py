@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from mimo_audio.cli.parsing import Commands, arithmetic, command, positive
+from mimo_audio.cli.parsing import Commands, arithmetic, command, existing, positive
 
 RECORDINGS = "Recordings may have any format that libsndfile reads, any sample rate and any number of channels."
 OUTPUT = (
@@ -15,11 +15,12 @@ OUTPUT = (
 def add_language_commands(commands: Commands) -> None:
     """tts, asr, chat, understand, continue, convert."""
     tts = command(
-        commands, "tts", "text to speech", OUTPUT,
+        commands, "tts", "text to speech", f"{OUTPUT}\nFILE - is standard input, OUTPUT - a WAV on standard output.",
         'mimo-audio tts "Good morning!" -o morning.wav',
         'mimo-audio tts "Good morning!" --stream wav | aplay',
         "mimo-audio tts --text-file letter.txt --voice me.wav -o letter.wav",
         'mimo-audio tts "Good night" --style "whispering, slowly" -o night.wav',
+        "fortune | mimo-audio tts --text-file - -o - | aplay",
         'mimo-audio tts --freeform "A tired man sighs: not again." -o sigh.wav',
     )  # fmt: skip
     tts.add_argument("text", nargs="?", metavar="TEXT", help="what is said")
@@ -37,14 +38,14 @@ def add_language_commands(commands: Commands) -> None:
         Prints the transcript, or writes it to OUTPUT.
         {RECORDINGS}
         If INPUT is a folder, OUTPUT is one too and gets a .txt for every recording, in the same structure; a bad file
-        does not stop the others: it is reported at the end, with exit status 2.
+        does not stop the others: it is reported at the end, with exit status 2. INPUT - is standard input.
         """,
         "mimo-audio asr talk.mp3", "mimo-audio asr --language zh recordings/ transcripts/",
     )  # fmt: skip
     asr.add_argument("input", type=Path, metavar="INPUT", help="audio file or folder")
     asr.add_argument("output", type=Path, nargs="?", metavar="OUTPUT", help="text file or folder to write")
     asr.add_argument("--language", choices=("en", "zh"), default="en", help="of the request (default: %(default)s)")
-    _common(asr)
+    _common(asr, folders=True)
 
     chat = command(
         commands, "chat", "talk with the model, in words or recordings",
@@ -130,8 +131,13 @@ def _stream(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _common(parser: argparse.ArgumentParser, speech: bool = False, seconds: str = "--max-seconds") -> None:
-    parser.add_argument("--force", action="store_true", help="overwrite what exists")
+def _common(
+    parser: argparse.ArgumentParser, speech: bool = False, seconds: str = "--max-seconds", folders: bool = False
+) -> None:
+    if folders:
+        existing(parser)
+    else:
+        parser.add_argument("--force", action="store_true", help="overwrite what exists")
     parser.add_argument("--json", action="store_true", help="print results, sizes and times as JSON, an object a line")
 
     language_model(parser)

@@ -29,6 +29,15 @@ def paths(parser: argparse.ArgumentParser, source: str, target: str) -> None:
     parser.add_argument("--force", action="store_true", help="overwrite what exists")
 
 
+def existing(parser: argparse.ArgumentParser) -> None:
+    """What happens to results that are there, of commands that work on whole folders."""
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--force", action="store_true", help="overwrite what exists")
+    mode.add_argument(
+        "--skip-existing", action="store_true", help="leave out what has a result: go on where it stopped"
+    )
+
+
 def model(
     parser: argparse.ArgumentParser,
     default: str | None = "nano",

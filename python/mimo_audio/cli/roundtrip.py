@@ -2,13 +2,14 @@
 
 import json
 import os
+import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
 from torch import Tensor
 
-from mimo_audio.cli import batch
+from mimo_audio.cli import batch, standard
 from mimo_audio.cli.codec import Codec, Stopwatch, load, progress, read_blocks
 from mimo_audio.errors import MimoError
 from mimo_audio.evaluate.metrics import MEL_RATE, Wave, bitrate
@@ -21,6 +22,7 @@ from mimo_audio.files.output import OutputError, atomic_output, check_output
 from mimo_audio.files.tokens import Tokens
 
 
+@standard.streams("input", target=".wav")
 def run(arguments: Namespace) -> int:
     """Round-trips a file or a folder, prints the table, and returns the exit status."""
     is_folder = os.path.isdir(arguments.input)
@@ -49,14 +51,17 @@ def run(arguments: Namespace) -> int:
 
     outcome = batch.run(jobs, is_folder, arguments.force, round_trip)
     if outcome.results:
-        print(table(outcome.results))
+        print(table(outcome.results), file=sys.stderr if standard.is_output(arguments.output) else sys.stdout)
     if arguments.json:
         record = {
             "model": codec.model,
             "device": codec.tokenizer.device.type,
             "dtype": codec.dtype,
             "n_q": codec.n_q or len(codec.sizes),
-            "files": [trip.record() for trip in outcome.results],
+            "files": [
+                trip.record() | {"input": standard.name(trip.input), "output": standard.name(trip.output)}
+                for trip in outcome.results
+            ],
             "mean": mean_record(outcome.results),
             "failed": outcome.failures,
         }

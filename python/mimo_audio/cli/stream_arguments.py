@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from mimo_audio.cli.parsing import existing
+
 
 def add_paths_or_stream(
     parser: argparse.ArgumentParser, source: str, target: str, formats: tuple[str, ...], stream: str
@@ -10,7 +12,7 @@ def add_paths_or_stream(
     """INPUT and OUTPUT, or --stream [FORMAT] (the first of `formats` is the default) with --look-ahead instead."""
     parser.add_argument("input", type=Path, nargs="?", metavar="INPUT", help=source)
     parser.add_argument("output", type=Path, nargs="?", metavar="OUTPUT", help=f"{target} to write")
-    parser.add_argument("--force", action="store_true", help="overwrite what exists")
+    existing(parser)
     parser.add_argument(
         "--stream", nargs="?", choices=formats, const=formats[0], metavar="|".join(formats), help=stream
     )

@@ -9,7 +9,7 @@ FILES = """
 INPUT is a file in any format that libsndfile reads (wav, flac, ogg, mp3, ...), at any sample rate, with any number
 of channels (mixed down), of any length; or a folder, and then OUTPUT is a folder that gets the same structure. Of a
 folder, a bad file does not stop the others: it is reported at the end, with exit status 2. Outputs appear whole or
-not at all.
+not at all. A single file may be -, standard input or output.
 """
 
 
@@ -18,6 +18,7 @@ def add_tokenizer_commands(commands: Commands) -> None:
     encode = command(
         commands, "encode", "sound to tokens", FILES,
         "mimo-audio encode talk.mp3 talk.tokens", "mimo-audio encode --n-q 4 recordings/ tokens/",
+        "curl -s http://localhost/talk.mp3 | mimo-audio encode - talk.tokens",
         "arecord -f S16_LE -r 24000 | mimo-audio encode --stream | mimo-audio decode --stream wav | aplay",
     )  # fmt: skip
     add_paths_or_stream(
@@ -36,8 +37,9 @@ def add_tokenizer_commands(commands: Commands) -> None:
         OUTPUT is mono, in the format that its suffix names (.wav, .flac: 16-bit; .mp3, .ogg, .opus), as long as the
         recording was.
         Tokens can be decoded only by the tokenizer that made them. Of a folder, every .tokens file becomes a .wav.
+        INPUT - is standard input, OUTPUT - a WAV on standard output.
         """,
-        "mimo-audio decode talk.tokens talk.wav", "mimo-audio decode tokens/ sounds/",
+        "mimo-audio decode talk.tokens talk.wav", "mimo-audio decode --skip-existing tokens/ sounds/",
         "mimo-audio decode --stream wav < talk.tokens | aplay",
     )  # fmt: skip
     add_paths_or_stream(

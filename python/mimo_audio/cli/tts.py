@@ -2,10 +2,12 @@
 
 from argparse import Namespace
 
+from mimo_audio.cli import standard
 from mimo_audio.cli.language import Assistant, check_speech_output
 from mimo_audio.errors import MimoError
 
 
+@standard.streams("text_file", "voice", target=".wav")
 def run(arguments: Namespace) -> int:
     """Speaks the text and returns the exit status."""
     text = _text(arguments)
