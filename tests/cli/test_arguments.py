@@ -105,3 +105,32 @@ def test_process(wav: Path, model: Path, tmp_path: Path) -> None:
     bad = mimo("decode", wav, tmp_path / "out.wav")
     assert (bad.returncode, bad.stdout, bad.stderr.count("\n")) == (2, "", 1)
     assert str(wav) in bad.stderr
+
+
+def test_completion_of_commands_options_and_files(mimo, tmp_path: Path) -> None:
+    """In a real bash: what it offers for the beginning of a word."""
+    run = mimo("--completion", "bash")
+    assert run.status == 0
+    (tmp_path / "completion.sh").write_text(run.out)
+    (tmp_path / "talk.wav").touch()
+
+    def offered(*words: str) -> set[str]:
+        line = " ".join(words)
+        script = f"""
+        source completion.sh
+        COMP_WORDS=({line}) COMP_CWORD={len(words) - 1} COMP_LINE='{line}' COMP_POINT={len(line)}
+        $(complete -p mimo-audio | sed 's/.*-F \\([^ ]*\\).*/\\1/') mimo-audio {words[-1]} {words[-2]}
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+        """
+        done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True)
+        return set(done.stdout.split())
+
+    assert {"encode", "eval"} <= offered("mimo-audio", "e")
+    assert offered("mimo-audio", "encode", "--skip") == {"--skip-existing"}
+    assert "talk.wav" in offered("mimo-audio", "encode", "ta")
+
+
+def test_completion_without_its_package(mimo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    run = mimo("--completion", "zsh")
+    assert (run.status, run.err) == (2, "mimo-audio: needs the package shtab: pip install shtab\n")

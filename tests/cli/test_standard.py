@@ -26,7 +26,7 @@ def piped(mimo, ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         with monkeypatch.context() as patch:
             patch.setattr(sys, "stdout", stdout)
             run = (mimo if words[0] in ("encode", "decode", "roundtrip") else ask)(*words)
-        assert not list((tmp_path / "temporary").iterdir())
+        assert not list((tmp_path / "temporary").glob("mimo-audio-*"))
         return run, stdout.buffer.getvalue()
 
     return call

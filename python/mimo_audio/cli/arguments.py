@@ -1,6 +1,7 @@
 """The parser of the command line: what it is for, and its commands. Imports nothing heavy."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from mimo_audio.cli.data_arguments import add_data_commands
@@ -35,6 +36,12 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    parser.add_argument(
+        "--completion",
+        action=_Completion,
+        choices=("bash", "zsh", "tcsh"),
+        help="print a script that completes commands, options and files in this shell, and exit (pip install shtab)",
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     add_language_commands(commands)
     add_tokenizer_commands(commands)
@@ -42,6 +49,29 @@ def build_parser() -> argparse.ArgumentParser:
     add_training_commands(commands)
     add_evaluation_commands(commands)
     return parser
+
+
+class _Completion(argparse.Action):
+    """shtab makes a static script, so that completing starts no Python; it is needed for making it only."""
+
+    def __call__(self, parser: argparse.ArgumentParser, _: Any, shell: Any, __: str | None = None) -> None:
+        try:
+            import shtab
+        except ModuleNotFoundError:
+            parser.exit(2, f"{parser.prog}: needs the package shtab: pip install shtab\n")
+        _complete_files(parser, shtab.FILE)
+        print(shtab.complete(parser, shell))
+        parser.exit()
+
+
+def _complete_files(parser: argparse.ArgumentParser, files: Any) -> None:
+    """Lets every argument that is a path complete to files and folders."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for choice in action.choices.values():
+                _complete_files(choice, files)
+        elif action.type is Path or action.dest in ("model", "tokenizer", "turns"):
+            action.complete = files  # type: ignore[attr-defined]  # what shtab looks for
 
 
 class _Version(argparse.Action):

@@ -1,7 +1,7 @@
 """`mimo-audio eval speech`: how well a model listens, speaks, converts, continues and answers."""
 
 import json
-import sys
+import logging
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from mimo_audio.cli.evaluation_sets import set_names
 from mimo_audio.errors import MimoError, one_line
@@ -22,10 +21,12 @@ from mimo_audio.evaluate.samples import ABILITIES, Sample, SampleSet, read_set
 from mimo_audio.evaluate.word_errors import require_jiwer
 from mimo_audio.files import audio
 from mimo_audio.files.output import OutputError, atomic_output, check_output
+from mimo_audio.progress import progress_bar
 from mimo_audio.tasks import model
 from mimo_audio.tasks.exam import Exam
 from mimo_audio.tasks.options import Options
 
+LOG = logging.getLogger(__name__)
 LEFT_OUT, INTERRUPTED = 1, 130
 NONE = "none"  # of a judge
 
@@ -57,7 +58,7 @@ def run(arguments: Namespace) -> int:
     try:
         for ability, samples, chosen in work:
             exam = _exam(subject, judges, arguments, f"{samples.name}/{ability}")
-            for sample in tqdm(chosen, desc=f"{samples.name}: {ability}", unit="sample", disable=None):
+            for sample in progress_bar(chosen, desc=f"{samples.name}: {ability}", unit="sample"):
                 try:
                     found = list(exam(ability, sample, samples))
                 except OutputError:
@@ -75,9 +76,9 @@ def run(arguments: Namespace) -> int:
         raise MimoError(f"no sample can be used; {failed[0]}")
     _report(arguments, subject, rows, failed, interrupted)
     for failure in failed:
-        print("mimo-audio: left out:", failure, file=sys.stderr)
+        LOG.error("left out: %s", failure)
     if interrupted:
-        print("mimo-audio: interrupted, the results are those of the samples that are done", file=sys.stderr)
+        LOG.error("interrupted, the results are those of the samples that are done")
         return INTERRUPTED
     return LEFT_OUT if failed else 0
 
