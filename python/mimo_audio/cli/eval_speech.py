@@ -47,7 +47,7 @@ def run(arguments: Namespace) -> int:
         which = ' marked as "held_out"' if arguments.held_out else ""
         raise MimoError(f"{', '.join(idle)}: expected lines{which} that test {wanted}, got none")
     if idle:
-        print("mimo-audio: nothing here tests any of the abilities:", ", ".join(idle), file=sys.stderr)
+        LOG.warning("nothing here tests any of the abilities: %s", ", ".join(idle))
     judges = _judges(arguments)
     dtype = arguments.dtype and getattr(torch, arguments.dtype)
     subject = model.load(arguments.model, arguments.tokenizer, arguments.device, dtype)
