@@ -46,7 +46,7 @@ def test_commands(command: str) -> None:
     for sign in ("<", "|", ">"):
         words = words[: words.index(sign)] if sign in words else words
     if "--completion" in words:
-        with pytest.raises(SystemExit, match="^0$"):
+        with pytest.raises(SystemExit, match=r"^0$"):
             build_parser().parse_args(words)
     else:
         build_parser().parse_args(words)
