@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from mimo_audio.errors import MimoError
+from mimo_audio.errors import MimoError, ModelError
+from mimo_audio.files.output import OutputError
 from mimo_audio.lm import AudioLanguageModel
 from mimo_audio.lm.losses import losses
-from mimo_audio.train import lm
+from mimo_audio.train import distributed_checkpoint, lm
 from mimo_audio.train.lm import Trainer
 from mimo_audio.train.loop import run
 from mimo_audio.train.processes import Processes
@@ -186,3 +187,54 @@ def test_validation_is_the_mean_by_task(tmp_path):
             audio, patches = audio + alone_.channels.mean().item() * labelled, patches + labelled
     assert found["validation/tts/text"] == pytest.approx(text / labels, rel=1e-4)
     assert found["validation/tts/audio"] == pytest.approx(audio / patches, rel=1e-4)
+
+
+def test_a_killed_save_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    trainer = trainer_of()
+    steps_of(trainer, range(1))
+    trainer.save(tmp_path, 1)
+    kept = weights_of(trainer)
+    steps_of(trainer, range(1, 2))
+    written = distributed_checkpoint.dcp.save
+
+    def killed(*arguments: Any, **options: Any) -> None:
+        written(*arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(distributed_checkpoint.dcp, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.save(tmp_path, 2)
+    monkeypatch.undo()
+    again = trainer_of()
+    assert again.load(tmp_path) == 1
+    for name, weight in weights_of(again).items():
+        assert torch.equal(weight, kept[name]), name
+    trainer.save(tmp_path, 2)
+    assert again.load(tmp_path) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-00000002", "model"}
+
+
+def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays(tmp_path, monkeypatch):
+    trainer = trainer_of()
+    trainer.save(tmp_path, 1)
+
+    def full(*arguments: Any, **options: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(distributed_checkpoint.dcp, "save", full)
+    with pytest.raises(OutputError, match="checkpoint-00000002: cannot write, No space left on device"):
+        trainer.save(tmp_path, 2)
+    assert trainer_of().load(tmp_path) == 1
+
+
+def test_a_damaged_checkpoint_is_one_line(tmp_path):
+    trainer = trainer_of()
+    trainer.save(tmp_path, 1)
+    for path in (tmp_path / "checkpoint-00000001").glob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="cannot resume from") as caught:
+        trainer_of().load(tmp_path)
+    assert "\n" not in str(caught.value)
+    (tmp_path / "checkpoint-00000001" / "training.json").write_text("{")
+    with pytest.raises(ModelError, match="cannot resume from"):
+        trainer_of().load(tmp_path)

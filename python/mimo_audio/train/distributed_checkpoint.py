@@ -75,10 +75,6 @@ def recipe_of(path: Path) -> dict[str, Any]:
 def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, processes: Processes) -> int:
     """Restores what `save` wrote, from however many processes; returns the step. Raises ModelError."""
     step = int(_note(path)["step"])
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            zeros = {"exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
-            optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device), **zeros}
     try:
         with _quiet():
             dcp.load(
@@ -92,7 +88,12 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, process
 
 
 def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The tensors themselves, by names that do not depend on how they are split."""
+    """The tensors themselves, by names that do not depend on how they are split; moments begin as zeros."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if not optimizer.state[parameter]:
+                zeros = {"exp_avg": torch.zeros_like(parameter), "exp_avg_sq": torch.zeros_like(parameter)}
+                optimizer.state[parameter] = {"step": torch.zeros((), device=parameter.device), **zeros}
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     tensors: dict[str, Tensor] = {f"model.{name}": parameter.detach() for parameter, name in names.items()}
     for parameter, state in optimizer.state.items():
