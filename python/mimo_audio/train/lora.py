@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mimo_audio.files.schema import Fraction, Size
+from mimo_audio.files.schema import Size
 from mimo_audio.lm import AudioLanguageModel
 
 MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -19,7 +19,6 @@ class Lora:
 
     rank: Size = 16
     alpha: Size = 32
-    dropout: Fraction = 0.0
 
 
 def add_lora(model: AudioLanguageModel, lora: Lora, seed: int) -> None:
@@ -27,9 +26,7 @@ def add_lora(model: AudioLanguageModel, lora: Lora, seed: int) -> None:
     from peft import LoraConfig, inject_adapter_in_model  # an extra, and slow to import
 
     torch.manual_seed(seed)
-    config = LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(MATRICES), bias="none"
-    )
+    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(MATRICES))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft's remarks on models that are not of transformers
         inject_adapter_in_model(config, model)
