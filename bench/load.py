@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import random
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from mimo_audio.tasks.streams import CHUNKS
 from mimo_audio.tasks.voices import Voices
 from mimo_audio.tokenizer import AudioTokenizer
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for `bench` itself; the packages come from the environment
 PATCH_SECONDS = 0.16
 
 
