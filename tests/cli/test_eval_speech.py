@@ -205,7 +205,10 @@ def test_answers_that_do_not_end_or_are_none(measure, perfect: Perfect, monkeypa
     scores = record_of(tmp_path)["scores"]
     assert [scores[ability]["held"]["runaways"] for ability in ("transcription", "speaking")] == [4, 4]
 
-    def silent(*_, **__):
+    limits = []
+
+    def silent(*_, max_seconds, **__):
+        limits.append(max_seconds)
         raise GenerationError("the model answered without speech")
 
     monkeypatch.setattr(perfect, "speak", silent)
@@ -213,6 +216,7 @@ def test_answers_that_do_not_end_or_are_none(measure, perfect: Perfect, monkeypa
     scores = record_of(tmp_path)["scores"]["speaking"]["held"]
     assert (scores["no answer"], scores["runaways"], scores["wer some_judges:recognise"]) == (4, 0, 1)
     assert (scores["similarity"], scores["quality"], scores["length ratio"]) == (0, 1, 0)
+    assert limits == pytest.approx([3 * row["seconds"] + 2 for row in ROWS], abs=0.01)
 
 
 def test_a_bad_sample_is_left_out(measure, perfect: Perfect, manifest: Path, tmp_path: Path) -> None:

@@ -92,8 +92,9 @@ def test_the_intervals_are_those_of_another_program() -> None:
 
 
 def test_answers() -> None:
-    scores = abilities.answer_scores([item(right=True), item(right=False), item(right=True), item(right=True)])
-    assert scores["right"] == 0.75
+    items = [item(right=True), item(right=False), item(right=True), item(right=True, ended=False)]
+    scores = abilities.answer_scores(items)
+    assert (scores["right"], scores["runaways"], scores["no answer"]) == (0.75, 1, 0)
     assert "75.0%" in abilities.table("answering", {"row": scores}, [])
 
 
@@ -112,6 +113,8 @@ def test_answers() -> None:
         ("No.", "No, never.", False),
         ("No.", "No.", True),
         ("It is seven.", "It is seven, eight, nine, ten, eleven, or twelve.", False),
+        ("It is a knife.", "You may use a knife, perhaps.", True),
+        ("It is a knife.", "A fork, a spoon, some bread, a knife, or my brother.", False),
         ("It is seven.", "", False),
         ("It is twenty one.", "21", True),
         ("It is twenty one.", "It is twenty.", False),
