@@ -29,7 +29,8 @@ if(MIMO_HAVE_CUDA)
   # A row's numbers must not depend on its batch: left to itself, nvcc contracts products and sums differently from one
   # instantiation of a template to the next. These say where they want a fused multiply-add (__fmaf_rn).
   set_source_files_properties(csrc/cuda/backbone_step.cu csrc/cuda/patch_decode.cu csrc/cuda/delayed_sampling.cu
-                              csrc/cuda/rotary.cu csrc/cuda/linear.cu PROPERTIES COMPILE_OPTIONS -fmad=false)
+                              csrc/cuda/rotary.cu csrc/cuda/linear.cu csrc/cuda/quantized_linear.cu
+                              PROPERTIES COMPILE_OPTIONS -fmad=false)
   set_target_properties(mimo_cuda PROPERTIES CUDA_RUNTIME_LIBRARY Static)
   target_link_directories(mimo_cuda PUBLIC ${CMAKE_CUDA_IMPLICIT_LINK_DIRECTORIES})
   target_link_libraries(mimo_cuda PUBLIC cudart_static rt pthread dl)

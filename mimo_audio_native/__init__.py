@@ -14,6 +14,7 @@ from mimo_audio_native.ops.linear import linear
 from mimo_audio_native.ops.log_mel import log_mel
 from mimo_audio_native.ops.patch_attention import patch_attention
 from mimo_audio_native.ops.patch_decode import patch_decode
+from mimo_audio_native.ops.quantized_linear import dequantize_weight, quantize_weight, quantized_linear
 from mimo_audio_native.ops.rotary import rotary
 from mimo_audio_native.ops.rvq import rvq_decode, rvq_encode, rvq_quantize
 from mimo_audio_native.ops.rvq_tables import RvqTables
@@ -27,12 +28,15 @@ __all__ = [
     "backbone_step",
     "build_info",
     "delayed_sampling",
+    "dequantize_weight",
     "istft",
     "linear",
     "log_mel",
     "mel_filterbank",
     "patch_attention",
     "patch_decode",
+    "quantize_weight",
+    "quantized_linear",
     "raise_device_errors",
     "rotary",
     "rvq_decode",

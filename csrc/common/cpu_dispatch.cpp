@@ -49,6 +49,16 @@ bool detect_amx() {
 
 }  // namespace
 
+bool cpu_has_vnni() {
+#if defined(__x86_64__)
+  static const bool vnni =
+      cpu_isa() == CpuIsa::avx512 && !std::getenv("MIMO_CPU_NO_VNNI") && __builtin_cpu_supports("avx512vnni");
+  return vnni;
+#else
+  return false;
+#endif
+}
+
 bool cpu_has_amx() {
   static const bool amx = detect_amx();
   return amx;

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "common/quantized.h"
 #include "common/rotary.h"
 #include "mimo/decode_step.h"
 
@@ -39,16 +40,25 @@ struct DecodeArguments {
                describe(hidden));
   }
 
-  // A weight [rows, columns], or [rows] where columns is 0, of hidden's dtype and device. `name` is called only for an
-  // error: a call checks hundreds of weights.
+  // A weight [rows, columns], or [rows] where columns is 0, of hidden's dtype and device; a quantised matrix is uint8
+  // of as many rows. `name` is called only for an error: a call checks hundreds of weights.
   template <class Name>
-  const void* weight(Name&& name, const char* meaning, const Tensor& t, int64_t rows, int64_t columns) const {
+  const void* weight(Name&& name, const char* meaning, const Tensor& t, int64_t rows, int64_t columns,
+                     WeightFormat format = WeightFormat::dense) const {
+    const bool quantized = columns && format != WeightFormat::dense;
+    const int64_t width = quantized ? quantized_row_bytes(format, columns) : columns;
+    const ScalarType dtype = quantized ? ScalarType::Byte : hidden.scalar_type();
     const bool shaped =
-        columns ? t.dim() == 2 && t.size(0) == rows && t.size(1) == columns : t.dim() == 1 && t.size(0) == rows;
+        columns ? t.dim() == 2 && t.size(0) == rows && t.size(1) == width : t.dim() == 1 && t.size(0) == rows;
     const bool placed = t.is_cpu() == hidden.is_cpu() && t.is_cuda() == hidden.is_cuda() &&
                         (t.is_cpu() || t.get_device_index() == hidden.get_device_index());
-    if (!shaped || !placed || t.scalar_type() != hidden.scalar_type()) {
+    if (!shaped || !placed || t.scalar_type() != dtype) {
       const std::string called = name();
+      if (quantized) {
+        MIMO_CHECK(shaped && t.scalar_type() == dtype, op, ": ", called, " must be quantised like ", layer_name(1),
+                   ": uint8 [", rows, ", ", width, "] for ", meaning, " = [", rows, ", ", columns, "], got ",
+                   describe(t));
+      }
       check_same_dtype(op, called.c_str(), t, "hidden", hidden);
       check_same_device(op, called.c_str(), t, "hidden", hidden);
       MIMO_CHECK(shaped, op, ": ", called, " must be ", meaning, " = [", rows, columns ? text(", ", columns) : "",
@@ -92,6 +102,13 @@ struct DecodeArguments {
     shape.head_dim = int32_t(width);
     shape.ffn = int32_t(ffn);
     shape.eps = float(eps);
+    shape.format = WeightFormat::dense;
+    if (layers[1].scalar_type() == ScalarType::Byte) {
+      shape.format = check_quantized(op, layer_name(1).c_str(), layers[1], dim);
+      const int multiple = is_int4(shape.format) ? weight_group(shape.format) : kActivationGroup;
+      MIMO_CHECK(q % multiple == 0 && ffn % multiple == 0, op, ": quantised layers must have Q = ", q, " and F = ", ffn,
+                 " in multiples of ", multiple);
+    }
     const auto size_of = [&](char letter) {
       return letter == 'D' ? dim : letter == 'Q' ? q : letter == 'K' ? k : letter == 'F' ? ffn : 0;
     };
@@ -100,7 +117,7 @@ struct DecodeArguments {
       const LayerTensor& what = kLayerTensors[i % kTensorsPerLayer];
       blocks[i / kTensorsPerLayer].*what.place =
           weight([i] { return layer_name(i); }, what.meaning, layers[i], size_of(what.meaning[1]),
-                 what.meaning[2] == ',' ? size_of(what.meaning[4]) : 0);
+                 what.meaning[2] == ',' ? size_of(what.meaning[4]) : 0, shape.format);
     }
     return blocks;
   }

@@ -27,6 +27,8 @@ std::string dtype_name(ScalarType type) {
       return "int32";
     case ScalarType::Short:
       return "int16";
+    case ScalarType::Byte:
+      return "uint8";
     case ScalarType::Bool:
       return "bool";
     default:

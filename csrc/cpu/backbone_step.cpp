@@ -84,7 +84,7 @@ class Backbone {
         s_(p.shape),
         shared_(s_.heads / s_.kv_heads),
         splits_((p.length + kAttentionSplit) / kAttentionSplit),
-        team_(decode_threads(s_, p.layers, p.batch, sizeof(T), int64_t(p.length) * 2 * s_.kv_heads * s_.head_dim)),
+        team_(decode_threads<T>(s_, p.layers, p.batch, int64_t(p.length) * 2 * s_.kv_heads * s_.head_dim)),
         blocks_(s_, 0, p.batch, 0, team_.threads()),
         queries_(int64_t(p.batch) * s_.heads, s_.head_dim),
         parts_(int64_t(p.batch) * s_.heads * splits_, s_.head_dim),
@@ -144,7 +144,7 @@ class Backbone {
   void step(Team::Member& member, const BlockWeights& w, int layer) const {
     constexpr int64_t size = sizeof(T);
     member.run_rows(
-        s_.heads + 2 * s_.kv_heads, 1, int64_t(s_.head_dim) * s_.dim * size,
+        s_.heads + 2 * s_.kv_heads, 1, s_.head_dim * blocks_.row_bytes(s_.dim),
         [&](int begin, int end) {
           for (int head = begin; head < end; ++head) project(w, layer, head);
         },
@@ -156,7 +156,10 @@ class Backbone {
             attend(layer, i / splits_ / s_.kv_heads, i / splits_ % s_.kv_heads, i % splits_, member.index());
           }
         },
-        [&] { combine(); });
+        [&] {
+          combine();
+          blocks_.attended.ready();
+        });
   }
 
   // Head number `head` of q, then k, then v, for all rows.
@@ -166,8 +169,8 @@ class Backbone {
     const int own = is_q ? head : head - s_.heads - (is_v ? s_.kv_heads : 0);
     const T* weight = static_cast<const T*>(is_q ? w.q : is_v ? w.v : w.k);
     const T* bias = static_cast<const T*>(is_q ? w.q_bias : is_v ? w.v_bias : w.k_bias);
-    blocks_.product(weight, s_.dim, blocks_.y, blocks_.qkv[0] + (head - own) * width, blocks_.qkv.stride(), own * width,
-                    (own + 1) * width);
+    blocks_.product(weight, (is_q ? s_.heads : s_.kv_heads) * width, s_.dim, blocks_.y,
+                    blocks_.qkv[0] + (head - own) * width, blocks_.qkv.stride(), own * width, (own + 1) * width);
     for (int b = 0; b < p_.batch; ++b) {
       float *row = blocks_.qkv[b] + head * width, turned[kMaxDecodeHeadDim];
       add_row(bias + own * width, width, row);

@@ -8,14 +8,16 @@
 //   4. down       task: some rows of the product, added to x;                  at the end: the next block's RMS norm
 // backbone_step has an attention of its own in place of the first and shares the rest.
 //
-// Products: cpu/linear.h. Activations and cache are float32 for every dtype of the weights. Rows of activations have a
-// stride of linear_padded(width) and end in zeros; nothing is allocated after construction. No result depends on the
-// batch or the threads: every number is computed by one thread in one order.
+// Products: cpu/linear.h, or cpu/quantized.h for quantised weights. Activations and cache are float32 for every dtype
+// of the weights; the input of a product with quantised ones is quantised where a phase ends, once for all tasks. Rows
+// of activations have a stride of linear_padded(width) and end in zeros; nothing is allocated after construction. No
+// result depends on the batch or the threads: every number is computed by one thread in one order.
 #pragma once
 #include <cmath>
 #include <limits>
 
 #include "cpu/linear.h"
+#include "cpu/quantized.h"
 #include "cpu/rows.h"
 #include "cpu/team.h"
 #include "cpu/vector_math.h"
@@ -85,13 +87,42 @@ class Rows {
   const Scratch<float> data_;
 };
 
+// Rows that meet the weights of a stack: with what products of quantised weights take of them.
+class ProductInput : public Rows {
+ public:
+  ProductInput(int64_t count, int64_t width, WeightFormat format)
+      : Rows(count, width),
+        count_(count),
+        format_(format),
+        quantized(format == WeightFormat::dense ? 0 : count, width, weight_zero(format)) {}
+
+  // Once the rows are there.
+  void ready() const {
+    for (int64_t b = 0; b < count_ && format_ != WeightFormat::dense; ++b) quantized.set(b, (*this)[b]);
+  }
+
+ private:
+  const int64_t count_;
+  const WeightFormat format_;
+
+ public:
+  const QuantizedRows quantized;
+};
+
+// Bytes of a weight row.
+template <class T>
+int64_t weight_row_bytes(const BlockShape& s, int64_t width) {
+  return s.format == WeightFormat::dense ? width * int64_t(sizeof(T)) : quantized_row_bytes(s.format, width);
+}
+
 // How many threads pay for themselves: each has so many bytes of weights per step, times rows of the batch. `cached`:
 // the numbers that a layer's attention reads per row where they are as many.
-inline int decode_threads(const BlockShape& s, int64_t layers, int64_t batch, int64_t element, int64_t cached) {
+template <class T>
+int decode_threads(const BlockShape& s, int64_t layers, int64_t batch, int64_t cached) {
   constexpr int64_t kBytesPerThread = 512 << 10;
   const int64_t attention = int64_t(s.heads + s.kv_heads) * 2 * s.head_dim;
-  const int64_t numbers = s.dim * (attention + int64_t(s.ffn) * 3) + cached;
-  const int64_t wanted = layers * numbers * element * batch / kBytesPerThread, most = thread_count();
+  const int64_t bytes = weight_row_bytes<T>(s, s.dim) * (attention + int64_t(s.ffn) * 3) + cached * int64_t(sizeof(T));
+  const int64_t wanted = layers * bytes * batch / kBytesPerThread, most = thread_count();
   return int(wanted < 1 ? 1 : wanted < most ? wanted : most);
 }
 
@@ -100,68 +131,82 @@ inline int decode_threads(const BlockShape& s, int64_t layers, int64_t batch, in
 template <class T>
 class DecodeBlocks {
  public:
-  const Rows x, y;           // the residual stream, and its norm
-  const Rows qkv, attended;  // products of y, head by head; what attention makes of them
+  const Rows x;                 // the residual stream
+  const ProductInput y;         // its norm
+  const Rows qkv;               // products of y, head by head
+  const ProductInput attended;  // what attention makes of them
 
   // `positions`: how many the cache holds.
   DecodeBlocks(const BlockShape& shape, int layers, int batch, int positions, int threads)
       : x(batch, shape.dim),
-        y(batch, shape.dim),
+        y(batch, shape.dim, shape.format),
         qkv(batch, (shape.heads + 2 * shape.kv_heads) * shape.head_dim),
-        attended(batch, shape.heads * shape.head_dim),
+        attended(batch, shape.heads * shape.head_dim, shape.format),
         s_(shape),
         batch_(batch),
         capacity_(positions),
         queries_(shape.heads * shape.head_dim),
         keys_(shape.kv_heads * shape.head_dim),
         delta_(batch, shape.dim),
-        gate_(batch, shape.ffn),
+        gate_(batch, shape.ffn, shape.format),
         up_(batch, shape.ffn),
         scores_(threads, positions),
         cache_(int64_t(layers) * 2 * batch * shape.kv_heads * positions, shape.head_dim) {}
 
   void normalize(const void* weight) const {
     for (int b = 0; b < batch_; ++b) rms_norm(x[b], static_cast<const T*>(weight), s_.dim, s_.eps, y[b]);
+    y.ready();
   }
 
-  // y[b, begin .. end - 1] of the product with weight [.., width].
-  void product(const void* weight, int width, const Rows& from, float* to, int64_t to_stride, int begin,
-               int end) const {
-    linear(static_cast<const T*>(weight), width, from[0], from.stride(), batch_, to, to_stride, begin, end);
+  // y[b, begin .. end - 1] of the product with a weight [rows, width] of the stack.
+  void product(const void* weight, int rows, int width, const ProductInput& from, float* to, int64_t to_stride,
+               int begin, int end) const {
+    if (s_.format == WeightFormat::dense) {
+      linear(static_cast<const T*>(weight), width, from[0], from.stride(), batch_, to, to_stride, begin, end);
+      return;
+    }
+    const QuantizedWeight w{static_cast<const uint8_t*>(weight), s_.format, rows, width};
+    quantized_product(w, from.quantized, batch_, begin, end,
+                      [&](int64_t b, int64_t row, int count, const float* values) {
+                        std::memcpy(to + b * to_stride + row, values, size_t(count) * sizeof(float));
+                      });
   }
+
+  int64_t row_bytes(int width) const { return weight_row_bytes<T>(s_, width); }
 
   // Runs block number `layer` at `position`, from y to y: the norm of the new x by `next_norm`.
   void step(Team::Member& member, const BlockWeights& w, int layer, int position, const float* cos, const float* sin,
             const void* next_norm) const {
     const int rows_of_head = (s_.heads / s_.kv_heads + 2) * s_.head_dim;
     member.run_rows(
-        s_.kv_heads, 1, rows_of_head * s_.dim * int64_t(sizeof(T)),
-        [&](int begin, int end) { heads(w, layer, position, cos, sin, begin, end, scores_[member.index()]); }, [] {});
+        s_.kv_heads, 1, rows_of_head * row_bytes(s_.dim),
+        [&](int begin, int end) { heads(w, layer, position, cos, sin, begin, end, scores_[member.index()]); },
+        [&] { attended.ready(); });
     feed_forward(member, w, next_norm);
   }
 
   // What follows a block's attention: from attended to y.
   void feed_forward(Team::Member& member, const BlockWeights& w, const void* next_norm) const {
-    constexpr int64_t size = sizeof(T);
     member.run_rows(
-        s_.dim, kLinearPad, queries_ * size,
+        s_.dim, kLinearPad, row_bytes(queries_),
         [&](int begin, int end) { add_product(w.out, queries_, attended, begin, end); }, [&] { normalize(w.norm_2); });
     member.run_rows(
-        s_.ffn, kLinearPad, 2 * s_.dim * size, [&](int begin, int end) { gate_and_up(w, begin, end); }, [] {});
+        s_.ffn, kLinearPad, 2 * row_bytes(s_.dim), [&](int begin, int end) { gate_and_up(w, begin, end); },
+        [&] { gate_.ready(); });
     member.run_rows(
-        s_.dim, kLinearPad, s_.ffn * size, [&](int begin, int end) { add_product(w.down, s_.ffn, gate_, begin, end); },
-        [&] { normalize(next_norm); });
+        s_.dim, kLinearPad, row_bytes(s_.ffn),
+        [&](int begin, int end) { add_product(w.down, s_.ffn, gate_, begin, end); }, [&] { normalize(next_norm); });
   }
 
  private:
-  void add_product(const void* weight, int width, const Rows& from, int begin, int end) const {
-    product(weight, width, from, delta_[0], delta_.stride(), begin, end);
+  void add_product(const void* weight, int width, const ProductInput& from, int begin, int end) const {
+    product(weight, s_.dim, width, from, delta_[0], delta_.stride(), begin, end);
     for (int b = 0; b < batch_; ++b) add_row(delta_[b] + begin, end - begin, x[b] + begin);
   }
 
   void gate_and_up(const BlockWeights& w, int begin, int end) const {
-    product(w.gate, s_.dim, y, gate_[0], gate_.stride(), begin, end);
-    product(w.up, s_.dim, y, up_[0], up_.stride(), begin, end);
+    product(w.gate, s_.ffn, s_.dim, y, gate_[0], gate_.stride(), begin, end);
+    product(w.up, s_.ffn, s_.dim, y, up_[0], up_.stride(), begin, end);
     for (int b = 0; b < batch_; ++b) {
       float *gate = gate_[b], *up = up_[b];
       for (int n = begin; n < end; n += kLanes<float>) {  // beyond the last row: zeros
@@ -176,7 +221,7 @@ class DecodeBlocks {
              float* scores) const {
     const int width = s_.head_dim, shared = s_.heads / s_.kv_heads;
     const auto rows = [&](const void* weight, int at, int per_head) {
-      product(weight, s_.dim, y, qkv[0] + at, qkv.stride(), begin * per_head, end * per_head);
+      product(weight, s_.kv_heads * per_head, s_.dim, y, qkv[0] + at, qkv.stride(), begin * per_head, end * per_head);
     };
     rows(w.q, 0, shared * width);
     rows(w.k, queries_, width);
@@ -237,7 +282,9 @@ class DecodeBlocks {
   const BlockShape s_;
   const int batch_, capacity_;
   const int queries_, keys_;  // rows of the q product, and of k and v
-  const Rows delta_, gate_, up_, scores_;
+  const Rows delta_;
+  const ProductInput gate_;
+  const Rows up_, scores_;
   const Rows cache_;  // [layers, keys and values, batch, kv_heads, capacity] rows
 };
 

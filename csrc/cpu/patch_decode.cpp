@@ -19,7 +19,7 @@ template <class T>
 void decode(const PatchDecodeParams& p) {
   DelayedSamplingParams sampling = p.sampling;
   const int batch = sampling.batch, dim = p.shape.dim, embed_dim = sampling.embed_dim;
-  Team team(decode_threads(p.shape, p.layers, batch, sizeof(T), 0));
+  Team team(decode_threads<T>(p.shape, p.layers, batch, 0));
   const DecodeBlocks<T> blocks(p.shape, p.layers, batch, p.steps, team.threads());
   const Rows embedded(p.projection ? batch : 0, embed_dim);
   const Scratch<T> out(int64_t(batch) * dim), next(int64_t(batch) * embed_dim);
@@ -40,7 +40,8 @@ void decode(const PatchDecodeParams& p) {
         member.run_rows(
             dim, kLinearPad, int64_t(embed_dim) * int64_t(sizeof(T)),
             [&](int begin, int end) {
-              blocks.product(p.projection, embed_dim, embedded, blocks.x[0], blocks.x.stride(), begin, end);
+              linear(static_cast<const T*>(p.projection), embed_dim, embedded[0], embedded.stride(), batch, blocks.x[0],
+                     blocks.x.stride(), begin, end);
             },
             [&] { blocks.normalize(norm_of(0)); });
       }

@@ -112,6 +112,10 @@ inline void sincospi(double x, double* s, double* c) {
   *s = std::sin(M_PI * x);
   *c = std::cos(M_PI * x);
 }
+inline int __dp4a(int a, int b, int sum) {  // of signed bytes
+  for (int shift = 0; shift < 32; shift += 8) sum += int8_t(a >> shift) * int8_t(b >> shift);
+  return sum;
+}
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __clz(int x) { return x ? __builtin_clz(unsigned(x)) : 32; }
 inline int __ffs(int x) { return __builtin_ffs(x); }

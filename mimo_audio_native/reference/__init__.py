@@ -10,6 +10,12 @@ from mimo_audio_native.reference.linear import linear
 from mimo_audio_native.reference.log_mel import log_mel
 from mimo_audio_native.reference.patch_attention import patch_attention
 from mimo_audio_native.reference.patch_decode import patch_decode
+from mimo_audio_native.reference.quantized_linear import (
+    dequantize_weight,
+    quantize_weight,
+    quantized_linear,
+    quantized_rows,
+)
 from mimo_audio_native.reference.rotary import rotary
 from mimo_audio_native.reference.rvq import rvq_decode, rvq_encode, rvq_quantize
 from mimo_audio_native.reference.sampling import sample
@@ -20,11 +26,15 @@ from mimo_audio_native.reference.window_attention import window_attention
 __all__ = [
     "backbone_step",
     "delayed_sampling",
+    "dequantize_weight",
     "istft",
     "linear",
     "log_mel",
     "patch_attention",
     "patch_decode",
+    "quantize_weight",
+    "quantized_linear",
+    "quantized_rows",
     "rotary",
     "rvq_decode",
     "rvq_encode",

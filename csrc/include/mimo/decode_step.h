@@ -3,12 +3,14 @@
 #include <cstdint>
 
 #include "mimo/dtype.h"
+#include "mimo/weight_format.h"
 
 namespace mimo {
 
 inline constexpr int kMaxDecodeHeadDim = 256, kMaxDecodeBatch = 65535, kMaxDecodeWidth = 1 << 20;
 
-// The tensors of a block, all of one dtype (f32, f16 or bf16); D: dim, F: ffn, W: head_dim.
+// The tensors of a block, all of one dtype (f32, f16 or bf16), but that the seven matrices of every block may be
+// quantised, in one format (BlockShape); D: dim, F: ffn, W: head_dim.
 struct BlockWeights {
   const void* norm_1;                   // [D]
   const void *q, *q_bias;               // [heads W, D], [heads W]
@@ -29,6 +31,7 @@ struct KeyValuePages {
 struct BlockShape {
   int32_t dim, heads, kv_heads, head_dim, ffn;  // kv_heads divides heads
   float eps;                                    // of the RMS norms
+  WeightFormat format;                          // of the matrices
 };
 
 }  // namespace mimo
