@@ -41,7 +41,7 @@ class Call:
 def calls(device: str) -> Iterator[Call]:
     """All of them, with tensors on `device`; the same numbers on every device."""
     torch.manual_seed(0)
-    for call in (*_rvq(), *_spectral(), *_turns(), *_attention(), *_sampling(), *_decoding()):
+    for call in (*_rvq(), *_spectral(), *_turns(), *_attention(), *_sampling(), *_quantized(), *_decoding()):
         yield Call(call.name, tuple(_move(argument, device) for argument in call.arguments), call.writes)
 
 
@@ -143,6 +143,16 @@ def _sampling() -> Iterator[Call]:
             yield Call(f"sample/{at}", (logits, temperature, k + top_k, *rest, 2))
 
 
+def _quantized() -> Iterator[Call]:
+    for dtype in (torch.float32, *HALVES):
+        for count, rows, columns in ((0, 16, 128), (1, 37, 128), (3, 16, 256)):
+            x, bias = torch.randn(count, columns).to(dtype), torch.randn(rows).to(dtype)
+            for bits, group in ((8, 32), (4, 32), (4, 128)):
+                weight = mn.quantize_weight(torch.randn(rows, columns), bits, group)
+                at = f"{dtype}/{bits}x{group}/{columns}/{_count(count)}".removeprefix("torch.")
+                yield Call(f"quantized_linear/{at}", (x, weight, bias))
+
+
 def _decoding() -> Iterator[Call]:
     for dtype in (torch.float32, *HALVES):
         for batch, dim, embed_dim in ((0, 16, 16), (1, 16, 16), (5, 21, 9), (3, 64, 64)):
@@ -150,15 +160,25 @@ def _decoding() -> Iterator[Call]:
             def weight(*sizes: int, dtype: torch.dtype = dtype) -> Tensor:
                 return (torch.randn(sizes) * sizes[-1] ** -0.5).to(dtype)
 
-            attention = [t for rows in (16, 8, 8) for t in (weight(rows, dim), weight(rows))]
-            ffn = [weight(13, dim), weight(13, dim), weight(dim, 13)]
-            layer = [weight(dim), *attention, weight(dim, 16), weight(dim), *ffn]
+            def block(q: int, k: int, ffn: int, dim: int = dim, weight=weight) -> list[Tensor]:
+                attention = [t for rows in (q, k, k) for t in (weight(rows, dim), weight(rows))]
+                gated = [weight(ffn, dim), weight(ffn, dim), weight(dim, ffn)]
+                return [weight(dim), *attention, weight(dim, q), weight(dim), *gated]
+
+            layer = block(16, 8, 13)
             heads, embeddings = ([weight(size, width) for size in (7, 33)] for width in (dim, embed_dim))
             projection = None if embed_dim == dim else weight(dim, embed_dim)
             hidden, sampler = weight(batch, dim), _sampler(batch)
             at = f"{dtype}/{dim}/{_count(batch)}".removeprefix("torch.")
             stack = (layer, weight(dim), heads, embeddings, projection, *_rotary(5, 8), 2, 1e-6)
             yield Call(f"patch_decode/{at}", (hidden, *stack, [0, 32], [0, 2], 3, *sampler))
+            if dim == 64:
+                small = [mn.quantize_weight(t, 4) if t.dim() == 2 else t for t in block(64, 32, 96)]
+                arguments = (small, *stack[1:5], *_rotary(5, 32), *stack[7:], [0, 32], [0, 2], 3, *sampler)
+                yield Call(f"patch_decode/int4/{at}", (hidden, *arguments))
+                room = torch.randn(1, 2, batch, 1, 12, 32).to(dtype)
+                step = (hidden, small, weight(dim), room, 9, None, *_rotary(10, 32), 2, 1e-6)
+                yield Call(f"backbone_step/int4/{at}", step, 3)
             tokens = torch.zeros(batch, 3, 2, dtype=torch.int64)
             step = (hidden, heads, embeddings, [0, 32], [0, 2], 2, tokens, *sampler)
             yield Call(f"delayed_sampling/{at}", step, 6)

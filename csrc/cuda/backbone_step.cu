@@ -9,6 +9,7 @@ namespace {
 struct Plan {
   DecodeState state{};
   AttentionPieces pieces{};
+  QuantizedBuffers quantized{};
   int64_t bytes;
 
   explicit Plan(const BackboneStepParams& p) {
@@ -29,6 +30,7 @@ struct Plan {
     state.attended = buffers.take<float>(heads * shape.head_dim);
     state.act = buffers.take<float>(batch * shape.ffn);
     pieces = take_attention_pieces(buffers, state);
+    quantized = QuantizedBuffers::take(buffers, state);
     bytes = buffers.used;
   }
 };
@@ -41,7 +43,8 @@ LaunchError step(const BackboneStepParams& p, void* on) {
   launch_widen<W>(p.hidden, state.x, int64_t(p.batch) * p.shape.dim, stream);
   for (int layer = 0; layer < p.layers; ++layer) {
     const auto attend = [&] { launch_attention<W>(state, plan.pieces, layer, stream); };
-    if (const LaunchError error = launch_decode_block<W, W>(state, p.blocks[layer], layer, stream, attend)) {
+    if (const LaunchError error =
+            launch_decode_block<W, W>(state, plan.quantized, p.blocks[layer], layer, stream, attend)) {
       return error;
     }
   }

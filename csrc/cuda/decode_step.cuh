@@ -8,11 +8,14 @@
 //   gate_up    norm 2, gate and up products, SwiGLU
 //   add        down product, added to x
 //
+// Quantised weights take more of them (quantized_decode.cuh).
+//
 // Activations are float32 for every dtype of the weights; the cache is float32 or has that dtype. No result depends on
 // the batch.
 #pragma once
 #include "cuda/decode_attention.cuh"
 #include "cuda/decode_products.cuh"
+#include "cuda/quantized_decode.cuh"
 
 namespace mimo::cuda {
 
@@ -26,31 +29,6 @@ __global__ void widen_kernel(const W* from, float* to, int64_t count) {
   if (i < count) to[i] = widen(from[i]);
 }
 
-// out = RMS norm of x, a block per row.
-template <class W>
-__global__ void __launch_bounds__(32 * kDecodeWarps)
-    rms_norm_kernel(const float* x, const W* weight, W* out, int width, float eps) {
-  __shared__ float parts[kDecodeWarps];
-  constexpr int kThreads = 32 * kDecodeWarps;
-  const int thread = int(threadIdx.y) * 32 + int(threadIdx.x);
-  const float* row = x + int64_t(blockIdx.x) * width;
-  wait_for_previous_kernel();
-  let_next_kernel_start();
-  float squares = 0.0f;
-#pragma unroll 4
-  for (int d = thread; d < width; d += kThreads) squares = __fmaf_rn(row[d], row[d], squares);
-  squares = fold_warp(squares);
-  if (threadIdx.x == 0) parts[threadIdx.y] = squares;
-  __syncthreads();
-  float sum = 0.0f;
-  for (int i = 0; i < kDecodeWarps; ++i) sum += parts[i];
-  const float scale = 1.0f / sqrtf(sum / float(width) + eps);
-#pragma unroll 4
-  for (int d = thread; d < width; d += kThreads) {
-    narrow(row[d] * scale * widen(weight[d]), out + int64_t(blockIdx.x) * width + d);
-  }
-}
-
 // --- launches --------------------------------------------------------------------------------------------------------
 
 template <class W>
@@ -62,16 +40,24 @@ void launch_widen(const void* from, float* to, int64_t count, cudaStream_t strea
 
 template <class W>
 void launch_rms_norm(const DecodeState& s, const void* weight, void* out, cudaStream_t stream) {
-  MIMO_LAUNCH_EARLY(unsigned(s.batch), decode_block(), 0, stream, rms_norm_kernel<W>)
+  MIMO_LAUNCH_EARLY(unsigned(s.batch), decode_block(), 0, stream, rms_norm_kernel<W, W>)
   (s.x, static_cast<const W*>(weight), static_cast<W*>(out), s.shape.dim, s.shape.eps);
 }
 
 // Block number `layer` at the rows' new positions, from x to x; attend() launches what goes from q and the cache (of
 // dtype C) to attended.
 template <class W, class C, class Attend>
-LaunchError launch_decode_block(const DecodeState& s, const BlockWeights& w, int layer, cudaStream_t stream,
-                                Attend&& attend) {
+LaunchError launch_decode_block(const DecodeState& s, const QuantizedBuffers& quantized, const BlockWeights& w,
+                                int layer, cudaStream_t stream, Attend&& attend) {
   const BlockShape& shape = s.shape;
+  if (shape.format != WeightFormat::dense) {
+    launch_quantized_qkv<W, C>(s, quantized, w, layer, stream);
+    attend();
+    launch_quantized_add(s, quantized, w.out, s.attended, shape.heads * shape.head_dim, stream);
+    launch_quantized_gate_up<W>(s, quantized, w, stream);
+    launch_quantized_add(s, quantized, w.down, s.act, shape.ffn, stream);
+    return MIMO_LAUNCH_ERROR();
+  }
   launch_qkv<W, C>(s, w, layer, stream);
   attend();
   launch_product<true, W>(w.out, s.attended, shape.heads * shape.head_dim, s.x, shape.dim, s.batch, stream);

@@ -13,6 +13,7 @@ struct Plan {
   float* embedded = nullptr;
   W *out = nullptr, *next = nullptr;
   void* sampling = nullptr;
+  QuantizedBuffers quantized{};
   int64_t bytes;
 
   explicit Plan(const PatchDecodeParams& p) {
@@ -41,6 +42,7 @@ struct Plan {
       most = most < needed ? needed : most;
     }
     sampling = buffers.take<char>(most);
+    quantized = QuantizedBuffers::take(buffers, state);
     bytes = buffers.used;
   }
 };
@@ -67,7 +69,8 @@ LaunchError decode(const PatchDecodeParams& p, void* on) {
     state.position = step;
     for (int layer = 0; layer < p.layers; ++layer) {
       const auto attend = [&] { launch_short_attention<float>(state, layer, stream); };
-      if (const LaunchError error = launch_decode_block<W, float>(state, p.blocks[layer], layer, stream, attend)) {
+      if (const LaunchError error =
+              launch_decode_block<W, float>(state, plan.quantized, p.blocks[layer], layer, stream, attend)) {
         return error;
       }
     }

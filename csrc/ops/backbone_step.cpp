@@ -25,8 +25,6 @@ Tensor backbone_step(const Tensor& hidden, const std::vector<Tensor>& layers, co
   const std::vector<BlockWeights> blocks = arguments.blocks(layers, attention_heads, eps, p.shape);
   p.blocks = blocks.data();
   p.layers = int32_t(blocks.size());
-  MIMO_CHECK(p.shape.format == WeightFormat::dense || !runs_cuda_kernels(hidden), kOp,
-             ": layers must not be quantised on CUDA yet, got ", describe(layers[1]));
   p.norm = arguments.weight([] { return "norm"; }, "[D]", norm, dim, 0);
 
   check_dim(kOp, "cache", cache, 6, "[L, 2, B, N, P, W]");

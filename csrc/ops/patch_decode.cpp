@@ -32,8 +32,6 @@ Tensor patch_decode(const Tensor& hidden, const std::vector<Tensor>& layers, con
   const std::vector<BlockWeights> blocks = arguments.blocks(layers, attention_heads, eps, p.shape);
   p.blocks = blocks.data();
   p.layers = int32_t(blocks.size());
-  MIMO_CHECK(p.shape.format == WeightFormat::dense || !runs_cuda_kernels(hidden), kOp,
-             ": layers must not be quantised on CUDA yet, got ", describe(layers[1]));
   p.norm = arguments.weight([] { return "norm"; }, "[D]", norm, dim, 0);
   DelayedSamplingParams& s = p.sampling;
   set_codebooks(kOp, "hidden", hidden, heads, embeddings, empty_ids, delays, s, hold);

@@ -27,8 +27,9 @@ def backbone_step(
 
     Args:
         hidden: [B, D], the position's embeddings; float32, bfloat16 or float16.
-        layers: 12 tensors per block, in hidden's dtype as all weights: those of ``patch_decode``. Heads have an even
-            width W up to 256: Q = attention_heads * W, K = N * W, where N key-value heads divide attention_heads.
+        layers: 12 tensors per block, in hidden's dtype as all weights: those of ``patch_decode``, quantised or not.
+            Heads have an even width W up to 256: Q = attention_heads * W, K = N * W, where N key-value heads divide
+            attention_heads.
         norm: [D] of the final RMS norm.
         cache: [L, 2, B, N, P, W] in hidden's dtype, contiguous: keys, rotated, and values of every layer at positions
             0 .. length - 1 of P; written at `length`.

@@ -37,7 +37,8 @@ def patch_decode(
         hidden: [B, D] of the backbone, in the patch decoder's width; float32, bfloat16 or float16.
         layers: 12 tensors per block, in hidden's dtype as all weights: norm [D], q [Q, D], q bias [Q], k [K, D],
             k bias [K], v [K, D], v bias [K], out [D, Q], second norm [D], gate [F, D], up [F, D], down [D, F]. Heads
-            have an even width W up to 256: Q = attention_heads * W, K = W times a divisor of attention_heads.
+            have an even width W up to 256: Q = attention_heads * W, K = W times a divisor of attention_heads. The
+            matrices may all be of ``quantize_weight``, in one format.
         norm: [D] of the final RMS norm.
         heads: C tensors [V_r, D], 1 to 32 codebooks.
         embeddings: C tensors [V_r, E].

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mimo_audio_native.reference.patch_decode import LAYER_TENSORS
+from mimo_audio_native.reference.quantized_linear import linear
 from mimo_audio_native.reference.rotary import apply_rotary
 
 
@@ -40,9 +41,9 @@ def backbone_step(
         block = layers[index * LAYER_TENSORS : (index + 1) * LAYER_TENSORS]
         norm_1, q_weight, q_bias, k_weight, k_bias, v_weight, v_bias, out, norm_2, gate, up, down = block
         y = F.rms_norm(x, norm_1.shape, norm_1, eps)
-        q = F.linear(y, q_weight, q_bias).view(batch, attention_heads, -1)
+        q = linear(y, q_weight, q_bias).view(batch, attention_heads, -1)
         k, v = (
-            F.linear(y, weight, bias).view(batch, -1, q.shape[2])
+            linear(y, weight, bias).view(batch, -1, q.shape[2])
             for weight, bias in ((k_weight, k_bias), (v_weight, v_bias))
         )
         room[0, page, :, within] = apply_rotary(k, cos, sin)
@@ -50,7 +51,7 @@ def backbone_step(
         keys, values = room[:, pages].transpose(2, 3).flatten(3, 4)[:, :, :, : length + 1]
         q = apply_rotary(q, cos, sin).unsqueeze(2)
         attended = F.scaled_dot_product_attention(q, keys, values, seen[:, None, None], enable_gqa=True)
-        x = x + F.linear(attended.reshape(batch, -1), out)
+        x = x + linear(attended.reshape(batch, -1), out)
         y = F.rms_norm(x, norm_2.shape, norm_2, eps)
-        x = x + F.linear(F.silu(F.linear(y, gate)) * F.linear(y, up), down)
+        x = x + linear(F.silu(linear(y, gate)) * linear(y, up), down)
     return F.rms_norm(x, norm.shape, norm, eps)

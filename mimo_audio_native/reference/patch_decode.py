@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mimo_audio_native.reference.delayed_sampling import delayed_sampling
+from mimo_audio_native.reference.quantized_linear import linear
 from mimo_audio_native.reference.rotary import apply_rotary
 
 LAYER_TENSORS = 12  # per layer: norm, q, q bias, k, k bias, v, v bias, out, norm, gate, up, down
@@ -44,16 +45,16 @@ def patch_decode(
             y = F.rms_norm(x, norm_1.shape, norm_1, eps)
             width = len(q_weight) // attention_heads
             q, k, v = (
-                F.linear(y, weight, bias).view(batch, -1, width)
+                linear(y, weight, bias).view(batch, -1, width)
                 for weight, bias in ((q_weight, q_bias), (k_weight, k_bias), (v_weight, v_bias))
             )
             q, k = (apply_rotary(z, cos[step : step + 1], sin[step : step + 1]) for z in (q, k))
             cache.append((k, v))
             keys, values = (torch.stack(z, 2) for z in zip(*cache, strict=True))
             attended = F.scaled_dot_product_attention(q.unsqueeze(2), keys, values, enable_gqa=True)
-            x = x + F.linear(attended.reshape(batch, -1), out)
+            x = x + linear(attended.reshape(batch, -1), out)
             y = F.rms_norm(x, norm_2.shape, norm_2, eps)
-            x = x + F.linear(F.silu(F.linear(y, gate)) * F.linear(y, up), down)
+            x = x + linear(F.silu(linear(y, gate)) * linear(y, up), down)
         y = F.rms_norm(x, norm.shape, norm, eps)
         x = delayed_sampling(
             y, heads, embeddings, empty_ids, delays, step, tokens, temperature, top_k, top_p, seeds, offsets

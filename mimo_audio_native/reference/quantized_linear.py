@@ -8,6 +8,7 @@ How the numbers lie in the uint8 matrix of ``quantize_weight`` is what csrc/incl
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 PANEL_ROWS, ACTIVATION_GROUP = 16, 32
@@ -36,6 +37,11 @@ def quantized_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
     """x [.., K] -> [.., N]; see ``mimo_audio_native``."""
     y = quantized_rows(x) @ dequantize_weight(weight, x.shape[-1]).T
     return (y if bias is None else y + bias.float()).to(x.dtype)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """F.linear, or `quantized_linear` where the weight is uint8."""
+    return (quantized_linear if weight.dtype == torch.uint8 else F.linear)(x, weight, bias)
 
 
 def quantized_rows(x: Tensor) -> Tensor:

@@ -104,7 +104,7 @@ def new_entries(cache: Tensor, arguments: dict) -> Tensor:
 def definition(arguments: dict) -> tuple[Tensor, Tensor]:
     """In float64, which the definition allows; what a row does not see is 0, as it multiplies it with weights of 0."""
     wide = {
-        name: [t.double() for t in value]
+        name: [t if t.dtype == torch.uint8 else t.double() for t in value]
         if name == "layers"
         else value.double()
         if isinstance(value, Tensor) and name not in ("padding", "lengths", "pages")
@@ -523,3 +523,80 @@ def test_a_row_that_is_wrong_touches_no_page(backend, value, table) -> None:
     assert torch.equal(got[[0, 2]], wanted[[0, 2]])
     changed = (cache.nan_to_num(7) != whole.nan_to_num(7)).transpose(2, 3).flatten(0, 2).any(-1).any(0)
     assert changed.tolist() == unwritten.tolist()
+
+
+FORMATS = {"int8": (8, 32), "int4_32": (4, 32), "int4_128": (4, 128)}
+QUANTIZED_SHAPES = {
+    "grouped_query": Shape(dim=128, ffn=256, heads=8, kv_heads=2, width=32),
+    "heads_within_panels": Shape(dim=128, ffn=128, heads=16, kv_heads=8, width=8),
+    "released_heads": Shape(dim=256, ffn=384, heads=4, kv_heads=1, width=128, layers=1),
+}
+
+
+def quantized(arguments: dict, kind: str) -> dict:
+    return arguments | {
+        "layers": [mn.quantize_weight(t, *FORMATS[kind]) if t.dim() == 2 else t for t in arguments["layers"]]
+    }
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("shape", QUANTIZED_SHAPES.values(), ids=QUANTIZED_SHAPES)
+@pytest.mark.parametrize("batch", [1, 3, 9])
+def test_quantised_weights(backend, kind, shape, batch) -> None:
+    """An activation that lies between two steps may be rounded to either: few do, and a step is 1/127 of a group."""
+    dense = make(shape, batch, 20, [b % 3 for b in range(batch)], device=backend.device, spread=1.0)
+    arguments = quantized(dense, kind)
+    hidden, cache = step(backend, arguments)
+    wanted, wanted_cache = definition(arguments)
+    error, new_error = (
+        float((got.double() - wanted).norm() / wanted.norm())
+        for got, wanted in (
+            (hidden, wanted), (new_entries(cache, arguments), new_entries(wanted_cache, arguments)))
+    )  # fmt: skip
+    assert error < 4e-3
+    assert new_error < 4e-3
+    moved = float((definition(dense)[0] - wanted).norm() / wanted.norm())
+    assert 3 * error < moved < (0.05 if kind == "int8" else 0.4), "what quantising does to the result"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_rows_with_quantised_weights_do_not_depend_on_their_batch(backend, kind, dtype) -> None:
+    shape = QUANTIZED_SHAPES["grouped_query"]
+    arguments = quantized(make(shape, 11, 40, dtype=dtype, device=backend.device), kind)
+    together, cache = step(backend, arguments)
+    for b, new in enumerate(new_entries(cache, arguments)):
+        hidden, own_cache = step(backend, alone(arguments, b))
+        assert torch.equal(hidden[0], together[b])
+        assert torch.equal(own_cache[:, :, 0, :, 40], new)
+
+
+def test_threads_change_nothing_with_quantised_weights(by_threads) -> None:
+    arguments = quantized(make(Shape(512, 1024, 8, 4, 64, 2), 3, 40), "int4_32")
+    first, *others = by_threads(lambda: mn.backbone_step(**fresh(arguments)))
+    assert all(torch.equal(first, other) for other in others)
+
+
+def test_quantised_weights_that_do_not_fit() -> None:
+    dense = make(QUANTIZED_SHAPES["grouped_query"])
+    arguments = quantized(dense, "int4_32")
+
+    def refused(changed: dict[int, Tensor], message: str) -> None:
+        layers = list(arguments["layers"])
+        for index, tensor in changed.items():
+            layers[index] = tensor
+        with pytest.raises(RuntimeError, match=f"backbone_step: {message}"):
+            torch.ops.mimo.backbone_step(*(arguments | {"layers": layers}).values())
+
+    refused(
+        {9: dense["layers"][9]}, r"layers\[9\] \(layer 0, gate\) must be quantised like layers\[1\] .*q\): uint8 \[2"
+    )
+    refused({1: dense["layers"][1]}, r"layers\[3\] \(layer 0, k\) must have the dtype of hidden")
+    refused({11: mn.quantize_weight(dense["layers"][11], 8)}, r"layers\[11\] .*, got uint8 \[128, 260\]")
+    refused(
+        {1: arguments["layers"][1][:, :70]}, r"layers\[1\] \(layer 0, q\) must be of quantize_weight for 128 columns"
+    )
+    narrow = make(Shape(dim=32, ffn=40, heads=2, kv_heads=2, width=16))
+    layers = [mn.quantize_weight(t, 8) if t.dim() == 2 and t.shape[1] == 32 else t for t in narrow["layers"]]
+    with pytest.raises(RuntimeError, match="quantised layers must have Q = 32 and F = 40 in multiples of 32"):
+        torch.ops.mimo.backbone_step(*(narrow | {"layers": layers}).values())

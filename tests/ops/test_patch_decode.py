@@ -341,3 +341,35 @@ def test_names_the_row_whose_logits_are_not_numbers(backend) -> None:
     backend.assert_raises(
         "^patch_decode: the logits of row 1 cannot be sampled", lambda: backend.ops.patch_decode(*arguments.values())
     )
+
+
+FORMATS = {"int8": (8, 32), "int4_32": (4, 32), "int4_128": (4, 128)}
+QUANTIZED_SHAPE = Shape(dim=128, embed_dim=24, ffn=256, heads=16, kv_heads=16, width=8)
+
+
+def quantized(arguments: dict, kind: str) -> dict:
+    return arguments | {
+        "layers": [mn.quantize_weight(t, *FORMATS[kind]) if t.dim() == 2 else t for t in arguments["layers"]]
+    }
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_tokens_of_quantised_weights(backend, monkeypatch, kind) -> None:
+    """The definition's own choice, or one as good but for activations that were rounded to the other side."""
+    dense = make(QUANTIZED_SHAPE, 9, device=backend.device)
+    arguments = quantized(dense, kind)
+    tokens = decode(backend, arguments)
+    assert regret(monkeypatch, arguments, tokens) < 0.02
+    assert (tokens == reference.patch_decode(**arguments)).float().mean() > 0.9
+    for b in range(9):
+        assert torch.equal(decode(backend, rows(arguments, slice(b, b + 1))), tokens[b : b + 1])
+
+
+def test_quantised_weights_follow_the_weights() -> None:
+    """int8 keeps the choices of the weights it stands for; other weights make others."""
+    dense = make(QUANTIZED_SHAPE, 16)
+    tokens = mn.patch_decode(**dense)
+    near = [mn.patch_decode(**quantized(dense, kind)) for kind in ("int8", "int4_32")]
+    agreement = [float((other == tokens).float().mean()) for other in near]
+    assert agreement[0] > 0.9
+    assert agreement[0] >= agreement[1]

@@ -50,7 +50,7 @@ def run(arguments: Namespace) -> int:
         LOG.warning("nothing here tests any of the abilities: %s", ", ".join(idle))
     judges = _judges(arguments)
     dtype = arguments.dtype and getattr(torch, arguments.dtype)
-    subject = model.load(arguments.model, arguments.tokenizer, arguments.device, dtype)
+    subject = model.load(arguments.model, arguments.tokenizer, arguments.device, dtype, quantize=arguments.quantize)
 
     rows: Rows = {}
     failed: list[str] = []

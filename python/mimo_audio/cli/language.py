@@ -34,7 +34,9 @@ class Assistant:
     def __init__(self, arguments: Namespace) -> None:
         self.arguments = arguments
         dtype = arguments.dtype and getattr(torch, arguments.dtype)
-        self.model: MimoAudio = model.load(arguments.model, arguments.tokenizer, arguments.device, dtype)
+        self.model: MimoAudio = model.load(
+            arguments.model, arguments.tokenizer, arguments.device, dtype, quantize=arguments.quantize
+        )
         self.seconds_read = 0.0
         self.start = time.perf_counter()
 

@@ -13,7 +13,7 @@ OUTPUT = (
 
 
 def add_language_commands(commands: Commands) -> None:
-    """tts, asr, chat, understand, continue, convert."""
+    """tts, asr, chat, understand, continue, convert, quantize."""
     tts = command(
         commands, "tts", "text to speech", f"{OUTPUT}\nFILE - is standard input, OUTPUT - a WAV on standard output.",
         'mimo-audio tts "Good morning!" -o morning.wav',
@@ -108,6 +108,23 @@ def add_language_commands(commands: Commands) -> None:
     convert.add_argument("--instruction", metavar="TEXT", help="what the examples show, in words")
     _common(convert, speech=True)
 
+    quantize = command(
+        commands, "quantize", "a language model with small weights, for less memory and more speed on a CPU",
+        """
+        Writes a folder like FOLDER, for --model, in which the matrices of the backbone, patch encoder and patch decoder
+        have 8 or 4 bits per number; it is loaded in moments, as its files are mapped. The 7B model takes 8.6 GB with
+        --int8 and 5.7 GB with --int4 (bfloat16: 15 GB). The audio tokenizer stays where it is: give it by --tokenizer.
+        """,
+        "mimo-audio quantize MiMo-Audio-7B-Instruct/ small/ --int4", "mimo-audio quantize model/ small/ --int8",
+    )  # fmt: skip
+    quantize.add_argument("input", metavar="FOLDER", help="language-model folder, or its name in the hub cache")
+    quantize.add_argument("output", type=Path, metavar="OUT", help="folder to write")
+    bits = quantize.add_mutually_exclusive_group(required=True)
+    bits.add_argument("--int8", action="store_true", help="8 bits, a scale per row of a matrix")
+    bits.add_argument("--int4", action="store_true", help="4 bits, a scale per group of neighbours")
+    quantize.add_argument("--group", type=int, choices=(32, 128), default=32, help="of --int4 (default: %(default)s)")
+    quantize.add_argument("--force", action="store_true", help="overwrite a model in OUT")
+
 
 def _output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="OUTPUT", help="audio file to write")
@@ -160,7 +177,7 @@ def _common(
 
 
 def language_model(parser: argparse.ArgumentParser) -> None:
-    """--model, --tokenizer, --device, --dtype."""
+    """--model, --tokenizer, --device, --dtype, --quantize."""
     model = parser.add_argument_group("model")
     model.add_argument(
         "--model",
@@ -174,3 +191,8 @@ def language_model(parser: argparse.ArgumentParser) -> None:
         help="audio-tokenizer folder (default: FOLDER/tokenizer, or MiMo-Audio-Tokenizer beside FOLDER)",
     )
     arithmetic(model, "float32", "bfloat16", "float16")
+    model.add_argument(
+        "--quantize",
+        choices=("int8", "int4"),
+        help="8 or 4 bits per weight, while the model is loaded (`mimo-audio quantize` does it once for all)",
+    )

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from mimo_audio.errors import LanguageModelError, ModelError, first_line
 from mimo_audio.files.output import atomic_output
-from mimo_audio.lm import groups
+from mimo_audio.lm import groups, quantized
 from mimo_audio.lm.backbone import Backbone
 from mimo_audio.lm.cache import KeyValueCache
 from mimo_audio.lm.config import LanguageModelConfig
 from mimo_audio.lm.patch_decoder import PatchDecoder
 from mimo_audio.lm.patch_encoder import PatchEncoder, SpeechEmbeddings
+from mimo_audio.lm.quantized import Quantization
 from mimo_audio.lm.samplers import GREEDY, Sampler
 from mimo_audio.lm.transformer import Linear
 from mimo_audio.released import checkpoint, hub
@@ -78,14 +79,25 @@ class AudioLanguageModel(nn.Module):
         """Where the model is."""
         return self.lm_head.weight.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of activations, caches and all weights that are not quantised."""
+        return self.backbone.transformer.norm.weight.dtype
+
     @classmethod
     def from_pretrained(
-        cls, folder: str | PathLike[str], device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+        cls,
+        folder: str | PathLike[str],
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        quantize: str | Quantization | None = None,
     ) -> "AudioLanguageModel":
         """Loads a folder in the released layout: config.json, safetensors (one or sharded), the text tokenizer's files.
 
         A release's name, XiaomiMiMo/MiMo-Audio-7B-Base for example, is looked for in the local hub cache.
-        dtype float32, bfloat16 or float16. Raises ModelError with one line that says what is wrong with the folder,
+        dtype float32, bfloat16 or float16. quantize "int8" or "int4" (groups of 32) makes matrices small while they are
+        loaded (`mimo_audio.lm.quantized`); those of a folder that `mimo-audio quantize` wrote are, and stay in its
+        files' mapped pages on the CPU. Raises ModelError with one line that says what is wrong with the folder,
         listing every tensor that does not fit.
         """
         if dtype not in DTYPES:
@@ -98,10 +110,22 @@ class AudioLanguageModel(nn.Module):
         config = LanguageModelConfig.load(path / "config.json")
         weights = checkpoint.locate(path)
         special = TextTokenizer.load(path, config.vocab_size).special
+        stored, wanted = Quantization.of(config.extra), Quantization.named(quantize)
+        if stored and wanted and (stored.bits, stored.group) != (wanted.bits, wanted.group):
+            raise ModelError(f"quantize: expected {path} unquantised or {wanted}, got {stored}")
+        if (stored or wanted) and torch.device(device).type != "cpu":
+            raise ModelError(f"device: expected cpu for quantised weights, got {device}")
         try:
             with torch.device("meta"):
                 model = cls(config, special, path)
-            checkpoint.load(model, weights, device, dtype)
+            if stored:
+                quantized.expect(model, stored)
+                checkpoint.load(model, weights, device, dtype)
+            elif wanted:
+                checkpoint.load(model, weights, device, dtype, quantized.converter(model, wanted))
+                quantized.note(model, wanted)
+            else:
+                checkpoint.load(model, weights, device, dtype)
         except (RuntimeError, MemoryError) as error:
             raise ModelError(f"{path}: cannot build a model of these sizes: {first_line(error)}") from error
         return model.eval()
@@ -171,7 +195,7 @@ class AudioLanguageModel(nn.Module):
         zeros = torch.zeros(rows, dtype=torch.int64, device=self.device)
         try:
             return self.patch_decoder.decode(
-                local_hidden.to(self.device, self.lm_head.weight.dtype),
+                local_hidden.to(self.device, self.dtype),
                 self.speech_embeddings,
                 *(GREEDY if sampler is None else sampler).rows(rows, self.device),
                 zeros if seeds is None else seeds.to(self.device),
@@ -186,9 +210,8 @@ class AudioLanguageModel(nn.Module):
 
     def new_cache(self, batch: int = 1, capacity: int = 0) -> KeyValueCache:
         """An empty cache for `backbone(embeds, cache=...)` with room for `capacity` positions; it grows when full."""
-        weight = self.lm_head.weight
         limit = self.config.max_position_embeddings
-        return KeyValueCache(self.config.backbone, batch, limit, weight.dtype, weight.device, capacity)
+        return KeyValueCache(self.config.backbone, batch, limit, self.dtype, self.device, capacity)
 
 
 def _check_tensor(name: str, tensor: Tensor, dtype: torch.dtype, shape: list[int]) -> None:

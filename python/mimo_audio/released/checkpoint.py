@@ -7,6 +7,7 @@ model.safetensors.index.json names.
 import json
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from mimo_audio.files.output import OutputError, atomic_output
 LOG = logging.getLogger(__name__)
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9  # of a file written; larger models are split
+FLOATING = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 # Our name -> the release's, where they differ.
@@ -56,13 +58,20 @@ def locate(folder: Path) -> Path:
 
 
 def load(
-    module: nn.Module, path: Path, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    module: nn.Module,
+    path: Path,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    convert: Callable[[str, Tensor], Tensor] | None = None,
 ) -> None:
     """Gives the module the tensors of a released safetensors file, or of the shards that an index names.
 
     They go one by one to the device (default: the CPU) and dtype (default: that of the module's own tensors), so host
-    memory holds at most one tensor more than the model. A module on "meta" is given storage; tensors that the module
-    has under several names stay one tensor. Raises ModelError that lists every missing, unexpected and misshaped one.
+    memory holds at most one tensor more than the model. Bytes (uint8: quantised weights) stay, on the CPU, in the
+    file's mapped pages, which the system reads when they are used. convert(name, tensor) may put another tensor in the
+    place of the file's; bytes that it gives are taken as they are. A module on "meta" is given storage; tensors that
+    the module has under several names stay one tensor. Raises ModelError that lists every missing, unexpected and
+    misshaped one.
     """
     files: dict[str, Path] = {}
     shapes: dict[str, list[int]] = {}
@@ -81,10 +90,18 @@ def load(
     for aliases in names.values():
         source = next(name for name in map(released_name, aliases) if name in files)
         like = own[aliases[0]]
-        tensor = torch.empty(like.shape, dtype=dtype or like.dtype, device=device or "cpu")
-        tensor.copy_(_read(files[source], source))
+        read = _read(files[source], source)
+        if like.dtype == torch.uint8 and read.dtype != torch.uint8:
+            raise ModelError(f"{path}: {source}: expected uint8, got {str(read.dtype).removeprefix('torch.')}")
+        if convert is not None:
+            read = convert(aliases[0], read)
+        if read.dtype == torch.uint8 and (like.dtype == torch.uint8 or convert is not None):
+            tensor = read.to(device or "cpu")
+        else:
+            tensor = torch.empty(like.shape, dtype=dtype or like.dtype, device=device or "cpu")
+            tensor.copy_(read)
         if isinstance(like, nn.Parameter):
-            tensor = nn.Parameter(tensor, like.requires_grad)
+            tensor = nn.Parameter(tensor, like.requires_grad and tensor.is_floating_point())
         for name in aliases:
             owner, _, leaf = name.rpartition(".")
             setattr(module.get_submodule(owner), leaf, tensor)
@@ -136,6 +153,20 @@ def _differences(own: dict[str, Tensor], names: dict[int, list[str]], found: dic
         ],
     }
     return "; ".join(f"tensors {kind}: {', '.join(sorted(names))}" for kind, names in kinds.items() if names)
+
+
+def floating_dtype(path: Path) -> torch.dtype | None:
+    """That of the first floating-point tensor in a file or in the shards of an index; None without one."""
+    places = _places(path) if path.suffix == ".json" else {}
+    for file in sorted(set(places.values())) or [path]:
+        try:
+            with safe_open(file, "pt") as opened:
+                for name in opened.keys():  # noqa: SIM118
+                    if dtype := FLOATING.get(opened.get_slice(name).get_dtype()):
+                        return dtype
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"cannot read {file}: {error}") from error
+    return None
 
 
 def save(module: nn.Module, path: Path) -> None:

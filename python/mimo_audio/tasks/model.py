@@ -7,7 +7,7 @@ A task is a prompt (`mimo_audio.prompts.tasks`), one request to the engine, and 
 from collections.abc import Iterable, Sequence
 from math import ceil
 from os import PathLike
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -50,12 +50,15 @@ def load(
     device: str | torch.device = "auto",
     dtype: torch.dtype | None = None,
     slots: int = SLOTS,
+    quantize: Literal["int8", "int4"] | None = None,
 ) -> "MimoAudio":
     """A language-model folder in the released layout and its audio tokenizer ("nano", the default, is not there yet).
 
     The tokenizer is a folder of its own: the given one, else the model's subfolder tokenizer/ or the folder
     MiMo-Audio-Tokenizer beside the model. device "auto" takes the GPU if there is one; dtype is by default float32 on
-    the CPU and bfloat16 on a GPU; slots: requests that run at once. Raises ModelError.
+    the CPU and bfloat16 on a GPU; slots: requests that run at once. quantize makes the language model's weights small
+    while they are loaded, to a quarter and less of float32's; a folder of `mimo-audio quantize` has small ones already.
+    Raises ModelError.
     """
     folder = pairing.find_model(model)
     tokenizer_folder = pairing.find_tokenizer(folder, tokenizer)
@@ -65,7 +68,7 @@ def load(
     dtype = choose_dtype(dtype, device)
     audio_dtype = torch.float32 if dtype == torch.float16 else dtype  # the tokenizer has no float16
     return MimoAudio(
-        AudioLanguageModel.from_pretrained(folder, device, dtype),
+        AudioLanguageModel.from_pretrained(folder, device, dtype, quantize),
         TextTokenizer.load(folder, config.vocab_size),
         AudioTokenizer.from_pretrained(tokenizer_folder, device, audio_dtype),
         slots,
