@@ -8,7 +8,7 @@ the patch decoder's small heads stay as they are.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,7 @@ from mimo_audio.lm.transformer import Linear
 from mimo_audio_native import quantize_weight
 from mimo_audio_native.ops.quantized_linear import row_bytes
 
-if TYPE_CHECKING:
-    from mimo_audio.lm.model import AudioLanguageModel
+Model: TypeAlias = Any  # an AudioLanguageModel, whose module imports this one
 
 METHOD = "mimo-audio-native"
 FORMATS = {"int8": 8, "int4": 4}
@@ -68,7 +67,7 @@ class Quantization:
         return "int8" if self.bits == 8 else f"int4, group {self.group}"
 
 
-def formats(model: "AudioLanguageModel", quantization: Quantization) -> dict[str, Quantization]:
+def formats(model: Model, quantization: Quantization) -> dict[str, Quantization]:
     """The names of the weights that are quantised, and how. Raises ModelError for widths that do not allow it."""
     tied = model.config.tie_word_embeddings
     found, problems = {}, []
@@ -86,7 +85,7 @@ def formats(model: "AudioLanguageModel", quantization: Quantization) -> dict[str
     return found
 
 
-def expect(model: "AudioLanguageModel", quantization: Quantization) -> None:
+def expect(model: Model, quantization: Quantization) -> None:
     """Gives a model on "meta" the shapes of quantised weights, for a checkpoint that holds them."""
     for name, how in formats(model, quantization).items():
         module = model.get_submodule(name.removesuffix(".weight"))
@@ -95,7 +94,7 @@ def expect(model: "AudioLanguageModel", quantization: Quantization) -> None:
         module.weight = nn.Parameter(torch.empty(shape, dtype=torch.uint8, device="meta"), requires_grad=False)
 
 
-def converter(model: "AudioLanguageModel", quantization: Quantization) -> Callable[[str, Tensor], Tensor]:
+def converter(model: Model, quantization: Quantization) -> Callable[[str, Tensor], Tensor]:
     """What `checkpoint.load` does to the tensors of a model that is quantised while it is loaded, with a bar."""
     wanted = formats(model, quantization)
     bar = tqdm(total=len(wanted), desc=f"quantize ({quantization})", unit="matrix", leave=False, disable=None, delay=2)
@@ -116,7 +115,7 @@ def converter(model: "AudioLanguageModel", quantization: Quantization) -> Callab
 
 
 @torch.no_grad()
-def quantize(model: "AudioLanguageModel", quantization: Quantization) -> "AudioLanguageModel":
+def quantize(model: Model, quantization: Quantization) -> Model:
     """Quantises a model in place; it can no longer be trained. Raises ModelError."""
     if Quantization.of(model.config.extra) is not None:
         raise ModelError("model: expected weights that are not quantised, got those of a quantised model")
@@ -129,7 +128,7 @@ def quantize(model: "AudioLanguageModel", quantization: Quantization) -> "AudioL
     return model
 
 
-def note(model: "AudioLanguageModel", quantization: Quantization) -> None:
+def note(model: Model, quantization: Quantization) -> None:
     """Writes it into the model's configuration, which is saved with the weights."""
     config = model.config.to_dict() | {CONFIG_KEY: quantization.to_config()}
     model.config = type(model.config).from_dict(config)
