@@ -50,3 +50,18 @@ def test_commands(command: str) -> None:
             build_parser().parse_args(words)
     else:
         build_parser().parse_args(words)
+
+
+def test_extras_that_are_named_exist() -> None:
+    """Wherever somebody is told to install 'mimo-audio-native[..]' or an extra [..]."""
+    root = Path(__file__).parents[1]
+    there = set(re.findall(r"^([a-z]+) = \[", (root / "pyproject.toml").read_text(), re.MULTILINE))
+    pages = [root / "README.md", root / "Makefile", *root.glob("docs/*.md"), *root.glob("python/**/*.py")]
+    named = {
+        (str(page.relative_to(root)), extra)
+        for page in pages
+        for extras in re.findall(r"(?:mimo-audio-native|extra )\[([a-z,]+)\]", page.read_text())
+        for extra in extras.split(",")
+    }
+    assert len(named) > 5
+    assert {(page, extra) for page, extra in named if extra not in there} == set()
