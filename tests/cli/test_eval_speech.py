@@ -127,7 +127,7 @@ class Perfect(MimoAudio):
 @pytest.fixture
 def perfect(whole_model: MimoAudio, monkeypatch: pytest.MonkeyPatch) -> Perfect:
     found = Perfect(whole_model.language_model, whole_model.text_tokenizer, whole_model.audio_tokenizer)
-    monkeypatch.setattr(eval_speech.model, "load", lambda *_: found)
+    monkeypatch.setattr(eval_speech.model, "load", lambda *_, **__: found)
     return found
 
 
