@@ -149,7 +149,8 @@ def start_long_run(values, tmp_path, **changes) -> subprocess.Popen:
     values["stage1"] |= {"steps": 100_000, "checkpoint_every": 100_000, **changes}
     path = write(tmp_path, without_stage2(values))
     command = [sys.executable, "-m", "mimo_audio", "train", "tokenizer", "--config", path, "--out", tmp_path / "run"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     wait_for(process, "2/100000")
     return process
 
