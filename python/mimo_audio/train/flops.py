@@ -67,10 +67,10 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def matmul_flops(device: torch.device | str, dtype: torch.dtype, size: int = 2048) -> float:
-    """Operations per second of a large matrix product here."""
+    """Operations per second of a large matrix product here: the best of many, as a shared machine has slow moments."""
     a = torch.ones(size, size, device=device, dtype=dtype)
     times = []
-    for _ in range(4):
+    for _ in range(16):
         start = time.perf_counter()
         (a @ a).sum().item()
         times.append(time.perf_counter() - start)
