@@ -2,8 +2,7 @@
 //
 // Activations are quantised too, to int8 with a scale per 32 neighbours: 32 products of a weight row and an activation
 // row are then exact integers, added up by VNNI's dot products 64 at a time, and meet both scales as one float32
-// number. Float32 activations would cost 1.5 times as long for one row and 2.6 times for eight (Zen 4, one thread,
-// 4096 x 4096 int4): the weights arrive faster than they can be widened.
+// number. Float32 activations would cost more: the weights arrive faster than they can be widened.
 //
 // A panel of 16 weight rows is one vector of sums; it stays in the L1 or L2 cache while all rows of activations pass
 // over it, eight at a time, so that memory is read once for the whole batch. Every number is one chain of

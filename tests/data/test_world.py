@@ -12,7 +12,6 @@ import pytest
 import soundfile
 
 from mimo_audio.cli import main
-from mimo_audio.data import voices
 from mimo_audio.data.clips import Clip, render
 from mimo_audio.data.manifest import read_manifest
 from mimo_audio.data.voices import VoiceError, is_held_out
@@ -213,10 +212,6 @@ def test_a_pitched_voice_keeps_its_pace(small, tmp_path):
 
 
 def test_descriptions_say_what_was_done_to_a_voice(tmp_path):
-    try:
-        voices.engine("hibari")
-    except VoiceError as error:
-        pytest.skip(str(error))
     text = "The children are playing in the garden behind the house today."
 
     def found(rate=1.0, effects=()):

@@ -553,8 +553,8 @@ def test_quantised_weights(backend, kind, shape, batch) -> None:
         for got, wanted in (
             (hidden, wanted), (new_entries(cache, arguments), new_entries(wanted_cache, arguments)))
     )  # fmt: skip
-    assert error < 1e-2  # rounding the activations at all is three times that
-    assert new_error < 1e-2
+    assert error < 5e-3
+    assert new_error < 5e-3
     moved = float((definition(dense)[0] - wanted).norm() / wanted.norm())
     assert 3 * error < moved < (0.05 if kind == "int8" else 0.4), "what quantising does to the result"
 
