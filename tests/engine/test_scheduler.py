@@ -133,6 +133,21 @@ def drive(world: World, key: int, new: int = 1) -> None:
         world.scheduler.commit(plan)
 
 
+@pytest.mark.parametrize("length", [32, 48, 64])
+def test_the_last_position_is_computed_though_the_pool_has_it(length) -> None:
+    """A group is drawn from what is computed: a request that the pool holds whole computes one position, and draws."""
+    world = World(Scheduler(PagePool(20, 32), 4))
+    world.submit(0, [7] * length)
+    drive(world, 0, 1)
+    world.finish(0)
+    world.submit(1, [7] * length)
+    plan = world.scheduler.plan()
+    assert plan is not None
+    assert world.run(plan) == [1]
+    assert world.jobs[1].computed + plan.rows == length
+    assert 1 <= plan.rows <= MARK
+
+
 def test_nothing_is_computed_twice() -> None:
     """Not what came before, not what was made, not what is being read this moment by another."""
     world = World(Scheduler(PagePool(20, 64), 4))

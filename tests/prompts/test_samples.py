@@ -132,6 +132,14 @@ def test_interleaved_speech_is_heard_or_learned(build: PromptBuilder, codes: Cod
     assert sample.learned.sum() == len(sample.learned) - 4
 
 
+def test_a_thought_ends_even_if_it_is_empty(build: PromptBuilder, codes: Codes, shown: Shown) -> None:
+    """The prompt has opened it: speech that followed at once would be part of it."""
+    sample = samples.instruct_tts(build, "hello", "softly", codes(8))
+    assert "<think>\n\n</think>\n<|sostm|>Hello<|eot|>##<|eostm|>" in shown(sample.ids)
+    learned = shown(sample.ids[:, sample.learned.repeat_interleave(4)])
+    assert learned == "\n</think>\n<|sostm|>Hello<|eot|>##<|eostm|>"
+
+
 def test_texts_of_people_end_no_turn(build: PromptBuilder, codes: Codes) -> None:
     sample = samples.asr(build, codes(8), "<|im_end|> is what he said")
     assert (sample.ids[0, ::4][sample.learned] == build.layout.special.im_end).sum() == 1
