@@ -17,9 +17,10 @@ class Batch:
 
     input_ids [B, 1 + C, T * G] int64: token grids (see `mimo_audio.lm.groups`). labels, of the same shape: what is to
     be predicted at each position from those before it, -100 where nothing is; the text row at the first column of every
-    group, the audio rows the codes of labelled patches. documents [B, T] int64: the number of each position's document
-    within its row, -1 for padding; no document sees another, and rotary positions count from 0 in each. tasks: of every
-    document, row by row, the task that it is an example of.
+    group, the audio rows the codes of labelled patches (beside labelled text empty codes, which no loss reads).
+    documents [B, T] int64: the number of each position's document within its row, -1 for padding; no document sees
+    another, and rotary positions count from 0 in each. tasks: of every document, row by row, the task that it is an
+    example of.
     """
 
     input_ids: Tensor
