@@ -33,7 +33,7 @@ $(VENV)/.demo: $(VENV)/.tools $(NATIVE_SOURCES)
 
 $(VENV)/.installed: $(VENV)/.tools $(NATIVE_SOURCES)
 	$(INSTALL) --config-settings=cmake.define.MIMO_EMULATOR=ON --config-settings=build-dir=build/editable
-	$(BIN)/pip install --quiet 'mimo-audio-native[eval,train,test]'
+	$(BIN)/pip install --quiet 'mimo-audio-native[eval,train,serve,test]'
 	@touch $@
 
 $(VENV)/.tools:

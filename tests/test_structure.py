@@ -55,6 +55,7 @@ FLOORS = (
     ("train",),
     ("engine",),
     ("tasks",),
+    ("serve",),
     ("cli",),
     ("__init__", "__main__"),
 )

@@ -6,6 +6,7 @@ from typing import Any
 
 from mimo_audio.cli.data_arguments import add_data_commands
 from mimo_audio.cli.language_arguments import add_language_commands
+from mimo_audio.cli.serving_arguments import add_serving_commands
 from mimo_audio.cli.tokenizer_arguments import add_tokenizer_commands
 from mimo_audio.cli.training_arguments import add_evaluation_commands, add_training_commands
 
@@ -16,6 +17,7 @@ examples:
   mimo-audio asr talk.mp3                           write down what is said
   mimo-audio chat --speech answers/                 talk, in words or recordings
   mimo-audio understand talk.mp3 "Who is angry?"    ask about a recording
+  mimo-audio serve                                  a page to talk to, and OpenAI's audio endpoints
   mimo-audio demo                                   hear what the tokenizer does to a voice
   mimo-audio encode talk.mp3 talk.tokens            sound to tokens (1.55 kbit/s), decode leads back
   mimo-audio roundtrip talk.wav heard.wav           both, with scores
@@ -44,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     add_language_commands(commands)
+    add_serving_commands(commands)
     add_tokenizer_commands(commands)
     add_data_commands(commands)
     add_training_commands(commands)

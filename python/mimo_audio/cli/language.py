@@ -18,6 +18,7 @@ from mimo_audio.cli.codec import progress, read_blocks
 from mimo_audio.errors import AudioError, MimoError
 from mimo_audio.files import audio
 from mimo_audio.files.output import check_output
+from mimo_audio.files.pcm import pcm, wav_header
 from mimo_audio.progress import progress_bar
 from mimo_audio.tasks import model
 from mimo_audio.tasks.model import MimoAudio
@@ -85,10 +86,10 @@ class Assistant:
             def pieces() -> Iterator[bytes]:
                 nonlocal heard
                 if header and self.arguments.stream == "wav":
-                    yield stream.wav_header(self.model.sample_rate)
+                    yield wav_header(self.model.sample_rate)
                 for event in events:
                     if isinstance(event, AudioDelta):
-                        yield stream.pcm(event.wave)
+                        yield pcm(event.wave)
                     elif isinstance(event, TextDelta):
                         print_text(event.text, end="", thought=True)
                     else:

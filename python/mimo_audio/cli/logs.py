@@ -3,8 +3,10 @@
 Imports nothing heavy.
 """
 
+import json
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -24,11 +26,37 @@ def on_stderr(verbose: bool, quiet: bool) -> Iterator[None]:
         LOG.removeHandler(handler)
 
 
+def as_json() -> None:
+    """From now on, lines of the log are JSON objects: what a service's log collector reads."""
+    for handler in LOG.handlers:
+        if isinstance(handler, _Handler):
+            handler.setFormatter(_Json())
+
+
+class _Json(logging.Formatter):
+    """time, level, logger, message, the traceback if there is one, and the record's own `fields`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line = {
+            "time": f"{seconds}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
 class _Handler(logging.Handler):
     """Lines on standard error as it is at that time, above the progress bar if there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = super().format(record)  # with the traceback, if the record has one
+        if isinstance(self.formatter, _Json):
+            return line
         if record.levelno >= logging.WARNING:
             return f"mimo-audio: {line}"
         return line if record.levelno >= logging.INFO else f"{record.name}: {line}"

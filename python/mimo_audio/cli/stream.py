@@ -6,7 +6,6 @@ Codes are lines of text, one code frame (40 ms) each: its numbers, first codeboo
 
 import contextlib
 import os
-import struct
 import sys
 import tempfile
 from argparse import Namespace
@@ -21,11 +20,10 @@ from torch import Tensor
 
 from mimo_audio.cli.codec import Codec, load
 from mimo_audio.errors import AudioError, CodesError
+from mimo_audio.files.pcm import from_pcm, pcm, wav_header
 from mimo_audio.files.tokens import read_tokens
 from mimo_audio.tokenizer.streaming import StreamDecoder, StreamEncoder
 
-SCALE = 32768
-UNKNOWN = 0xFFFFFFFF  # as the length of a WAV file: it is read until it ends
 READ_BYTES = 1 << 16
 
 
@@ -118,22 +116,11 @@ def _samples(source: BinaryIO, sample_rate: int) -> Iterator[Tensor]:
         held += data
         whole = len(held) // 2 * 2
         if whole:
-            yield torch.from_numpy(np.frombuffer(held[:whole], "<i2").astype(np.float32) / SCALE)
+            yield from_pcm(held[:whole])
         held = held[whole:]
     if held:
         raise AudioError("stdin: expected 16-bit PCM, got an odd number of bytes")
 
 
-def pcm(wave: Tensor) -> bytes:
-    """16-bit, little endian."""
-    return (wave * SCALE).round().clamp(-SCALE, SCALE - 1).cpu().numpy().astype("<i2").tobytes()
-
-
 def _lines(codes: Tensor) -> bytes:
     return "".join(" ".join(map(str, frame)) + "\n" for frame in codes.T.tolist()).encode()
-
-
-def wav_header(sample_rate: int) -> bytes:
-    """Of mono 16-bit PCM whose length is not known yet."""
-    layout = struct.pack("<IHHIIHH", 16, 1, 1, sample_rate, 2 * sample_rate, 2, 16)
-    return b"RIFF" + struct.pack("<I", UNKNOWN) + b"WAVEfmt " + layout + b"data" + struct.pack("<I", UNKNOWN)
