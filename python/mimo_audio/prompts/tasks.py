@@ -87,9 +87,10 @@ def audio_understanding(build: PromptBuilder, audio: Tensor, question: str, thin
 def spoken_dialogue(
     build: PromptBuilder, turns: Sequence[Turn], voice: Tensor | None = None, system_prompt: str | None = None
 ) -> Prompt:
-    """Speech to speech, after one or many turns: users' have audio or text, the assistant's both.
+    """Speech to speech, after one or many turns: users' have audio or text or both, the assistant's text and its audio.
 
-    The system prompt precedes the first user's turn; the voice is that of the answers.
+    A turn of the assistant's that was not spoken is its text alone. The system prompt precedes the first user's turn;
+    the voice is that of the answers.
     """
     check_turns(turns)
     ids = [] if voice is None else [build.turn("system", build.template(VOICE), build.audio(voice, "voice"))]
@@ -99,6 +100,8 @@ def spoken_dialogue(
         if turn.role == "user":
             ids.append(build.turn("user", *preface, _said(build, turn, name)))
             preface = []
+        elif turn.audio is None:
+            ids.append(build.turn("assistant", build.text(checked_text(turn.text, f"{name}: text"))))
         else:
             ids.append(build.turn("assistant", build.stream(turn.text, turn.audio, name)))
     return _speech(build, [*ids, build.answer(SPEECH)], DIALOGUE)
@@ -137,12 +140,13 @@ def _styled(build: PromptBuilder, voice: Tensor | None) -> Tensor:
 
 
 def _said(build: PromptBuilder, turn: Turn, name: str) -> Tensor:
-    """A user's turn: its audio or its text."""
-    if (turn.audio is None) == (turn.text is None):
-        raise PromptError(f"{name}: expected audio or text, got {'neither' if turn.text is None else 'both'}")
-    if turn.audio is not None:
-        return build.audio(turn.audio, f"{name}: audio")
-    return build.text(checked_text(turn.text, f"{name}: text"))
+    """A user's turn: its audio, its text, or the audio and then the text, as in `audio_understanding`."""
+    if turn.audio is None and turn.text is None:
+        raise PromptError(f"{name}: expected audio or text, got neither")
+    said = [] if turn.audio is None else [build.audio(turn.audio, f"{name}: audio")]
+    if turn.text is not None:
+        said.append(build.text(checked_text(turn.text, f"{name}: text")))
+    return torch.cat(said, 1)
 
 
 def _written_turns(build: PromptBuilder, turns: Sequence[Turn]) -> list[Tensor]:

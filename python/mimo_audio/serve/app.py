@@ -19,6 +19,7 @@ from mimo_audio.errors import MimoError
 from mimo_audio.serve.endpoints import health, models, speech
 from mimo_audio.serve.errors import ServeError, told
 from mimo_audio.serve.gate import Gate
+from mimo_audio.serve.realtime import endpoint as realtime
 from mimo_audio.serve.responses import GONE, ClientGoneError
 from mimo_audio.serve.service import Service
 from mimo_audio.serve.settings import Settings
@@ -39,7 +40,7 @@ def create_app(service: Service, settings: Settings = Settings()) -> FastAPI:  #
 
     app = FastAPI(title="mimo-audio", lifespan=lifespan, redoc_url=None)
     app.state.service, app.state.settings = service, settings
-    for endpoint in (health, models, speech):
+    for endpoint in (health, models, speech, realtime):
         app.include_router(endpoint.router)
     if PAGE.is_dir():
         app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
