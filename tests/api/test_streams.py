@@ -162,3 +162,42 @@ def test_thoughts_are_told_apart() -> None:
 def test_bad_streams(model: MimoAudio, arguments: tuple, named: dict, message: str) -> None:
     with pytest.raises(GenerationError, match=f"^{message}"):
         model.stream(*arguments, **named)
+
+
+def test_a_listener_that_leaves_while_its_sound_is_decoded_frees_the_row_afterwards(model: MimoAudio) -> None:
+    """Not before: the next stream would have that row, and codes of the one that left in its sound."""
+    (seed,) = seeds_that_speak(model, 1)
+    voices: list = []
+    entered, leave = threading.Event(), threading.Event()
+
+    def open_voice() -> object:
+        voice = model._voices.open()
+        push = voice.push
+
+        def slow(codes: Tensor) -> Tensor:
+            entered.set()
+            assert leave.wait(20)
+            assert voice._row >= 0, "the row was given back under a decoding thread"
+            return push(codes)
+
+        voice.push = slow
+        voices.append(voice)
+        return voice
+
+    async def leaves() -> None:
+        stream = model.stream("speak", "Hello", seed=seed, chunks="ttfa", max_new=60, guard=False)
+        stream._open_voice = open_voice
+
+        async def listen() -> None:
+            async for _ in stream:
+                pass
+
+        listening = asyncio.create_task(listen())
+        await asyncio.to_thread(entered.wait, 20)
+        listening.cancel()
+        await asyncio.wait([listening])
+        assert voices[0]._row >= 0
+        leave.set()
+
+    asyncio.run(leaves())  # waits for the thread
+    assert voices[0]._row == -1

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, repeat
+from threading import Lock
 from typing import TYPE_CHECKING, Generic, Literal, TypeAlias, TypeVar
 
 import torch
@@ -137,6 +138,7 @@ class Stream(Generic[Outcome]):
         self._skip = 0  # samples of the sound before
         self._events = self._run()
         self._begun = False
+        self._closed, self._decoding = False, Lock()
 
     def cancel(self) -> None:
         """Ends the request; iteration ends with what there is."""
@@ -178,12 +180,21 @@ class Stream(Generic[Outcome]):
 
     def close(self) -> None:
         """Lets go of everything."""
+        self._closed = True
         if not self._handle.done:
             self._handle.cancel()
-        if self._voice is not None:
-            with suppress(Exception):
-                self._voice.close()
-            self._voice = None
+        self._free()
+
+    def _free(self) -> None:
+        """Gives the row of sound back; where a thread still decodes in it, that one does when it is done."""
+        if self._decoding.acquire(blocking=False):
+            try:
+                if self._voice is not None:
+                    with suppress(Exception):
+                        self._voice.close()
+                    self._voice = None
+            finally:
+                self._decoding.release()
 
     def __enter__(self) -> "Self":
         return self
@@ -209,6 +220,14 @@ class Stream(Generic[Outcome]):
 
     def _decode(self, last: bool = False) -> list["Event[Outcome]"]:
         """The sound of the pending patches, and of all that is held back after the last of them."""
+        try:
+            with self._decoding:
+                return [] if self._closed else self._decoded(last)
+        finally:
+            if self._closed:  # while this thread decoded: whoever listened has gone
+                self._free()
+
+    def _decoded(self, last: bool) -> list["Event[Outcome]"]:
         if self._voice is None:
             assert self._open_voice is not None
             self._voice = self._open_voice()
