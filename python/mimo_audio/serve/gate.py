@@ -5,6 +5,7 @@ import time
 from collections import OrderedDict
 from secrets import token_hex
 
+from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -106,7 +107,7 @@ class Body:
         if message["type"] == "http.request":
             self._count += len(message.get("body", b""))
             if self._count > self._most:
-                raise too_large(self._most)
+                raise HTTPException(413, str(too_large(self._most)))  # which passes through whoever reads the body
         return message
 
 

@@ -27,6 +27,7 @@ from mimo_audio.errors import MimoError, first_line
 from mimo_audio.serve.errors import ServeError, unavailable
 from mimo_audio.serve.metrics import Metrics
 from mimo_audio.serve.settings import Limits
+from mimo_audio.serve.uploads import Decoders
 from mimo_audio.serve.voices import VoiceStore
 from mimo_audio.tasks.model import MimoAudio
 from mimo_audio.tasks.sounds import Sound
@@ -50,6 +51,7 @@ class Service:
         self.failure: Exception | None = None
         self.on_failure: Callable[[], object] = lambda: None
         self.voices = VoiceStore()
+        self._decoders = Decoders()
         self.open_answers = 0
         self.metrics = Metrics()
         self._load = load
@@ -110,6 +112,7 @@ class Service:
             await asyncio.wait_for(self._idle.wait(), self.limits.drain_seconds)
         except asyncio.TimeoutError:
             LOG.warning("%d answers are cut off", self.open_answers)
+        self._decoders.close()
         self._readers.shutdown(wait=False, cancel_futures=True)
 
     @property
@@ -180,6 +183,11 @@ class Service:
         except QueueFullError as error:
             self.metrics.refused.inc()
             raise unavailable(str(error), self.retry_after()) from error
+
+    async def decode(self, data: bytes, name: str = "file", most_seconds: float | None = None) -> Tensor:
+        """An uploaded file -> mono [N] float32 at the model's rate. Raises AudioError with `name`."""
+        most = self.limits.audio_seconds if most_seconds is None else most_seconds
+        return await self._decoders.decode(data, self.model.sample_rate, most, name)
 
     async def encode(self, sound: Sound, name: str = "audio") -> Tensor:
         """The codes int64 [C, T] of a recording, in a thread. Raises AudioError."""

@@ -3,13 +3,14 @@
 from typing import Annotated, Any
 
 from fastapi import Depends
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.requests import HTTPConnection
 
 from mimo_audio.serve.service import Service
 from mimo_audio.tasks.streams import Completed
 
-FINISHED = {"stop": "stop", "repetition": "stop"}  # all others are what OpenAI calls "length"
+# What OpenAI calls "length" is every end that the model did not choose; a loop counts as its choice.
+FINISHED = {"stop": "stop", "repetition": "stop"}
 
 
 def _service(connection: HTTPConnection) -> Service:
@@ -26,7 +27,15 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Drawing(Body):
+def _name(voice: Any) -> Any:
+    """OpenAI's {"id": ...} is the same as the id."""
+    return voice["id"] if isinstance(voice, dict) and set(voice) == {"id"} else voice
+
+
+VoiceField = Annotated[str | None, BeforeValidator(_name), Field(description="a voice by name or id")]
+
+
+class Drawing(BaseModel):
     """Fields of ours, the same for every endpoint: how tokens are drawn, and when an answer ends."""
 
     seed: int | None = Field(None, ge=-(2**63), lt=2**63, description="the same seed gives the same answer")
