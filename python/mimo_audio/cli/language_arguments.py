@@ -183,7 +183,7 @@ def language_model(parser: argparse.ArgumentParser) -> None:
         "--model",
         default="nano",
         metavar="FOLDER",
-        help="language-model folder (config.json, safetensors, text tokenizer); needed, as none ships yet",
+        help="language-model folder (config.json, safetensors, text tokenizer), or nano, the one that ships (default)",
     )
     model.add_argument(
         "--tokenizer",
