@@ -22,6 +22,7 @@ from mimo_audio.device import weights_version
 from mimo_audio.engine.pages import Copy
 from mimo_audio.errors import GenerationError, LanguageModelError, MimoError
 from mimo_audio.lm.model import AudioLanguageModel
+from mimo_audio.lm.patch_encoder import SpeechEmbeddings
 from mimo_audio.lm.samplers import Sampler
 
 SHAPES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # rows of a step
@@ -95,6 +96,7 @@ class Executor:
             with torch.inference_mode(False):
                 self._pool = torch.empty(room, dtype=weight.dtype, device=weight.device)
         self._layers = model.backbone.transformer.tensors()
+        self._codes = model.speech_embeddings.joined()
         self._samplers.clear()
         return True
 
@@ -163,17 +165,20 @@ class Executor:
         text = groups[:, 0, 0]
         patches = (text == self._empty).nonzero().flatten()  # on the CPU: no device is asked
         if not self.static and len(patches) == len(groups):
-            return model.patch_encoder.rows(model.speech_embeddings(groups[:, 1:].transpose(1, 2)))
+            return self._encode(groups)
         embeds = model.backbone.embed_tokens(text.to(model.device))
         if len(patches) == 0:
             return embeds
         if self.static:
             is_patch = (text == self._empty).to(model.device)
-            codes = groups[:, 1:].masked_fill((text != self._empty)[:, None, None], 0)  # what lies there means nothing
-            encoded = model.patch_encoder.rows(model.speech_embeddings(codes.transpose(1, 2).to(model.device)))
-            return torch.where(is_patch[:, None], encoded, embeds)
-        encoded = model.patch_encoder.rows(model.speech_embeddings(groups[patches, 1:].transpose(1, 2)))
-        return embeds.index_copy(0, patches, encoded)
+            codes = groups.masked_fill((text != self._empty)[:, None, None], 0)  # what lies there means nothing
+            return torch.where(is_patch[:, None], self._encode(codes), embeds)
+        return embeds.index_copy(0, patches, self._encode(groups[patches]))
+
+    def _encode(self, groups: Tensor) -> Tensor:
+        """Patches [P, 1 + C, G] -> inputs of the backbone [P, H]."""
+        codes = groups[:, 1:].transpose(1, 2).to(self._pool.device)
+        return self.model.patch_encoder.rows(SpeechEmbeddings.rows(codes, self._codes))
 
     def _draw(self, hidden: Tensor, drawing: Sequence[Rows]) -> list[Drawn]:
         """Hidden states [>= n, H] -> what n rows make after them."""
@@ -186,8 +191,9 @@ class Executor:
         for row, rows in enumerate(drawing):
             if rows.banned:
                 logits[row, list(rows.banned)] = -torch.inf
-        bad = ~(logits.amax(1).isfinite() & ~logits.isnan().any(1))
-        logits = logits.masked_fill_(bad[:, None], 0)
+        bad = ~logits.amax(1).isfinite()  # NaN is the largest of all
+        if self.static or bad.any():
+            logits = logits.masked_fill_(bad[:, None], 0)
         tokens = mn.sample(logits, *text, seeds, offsets)
         if self.static:
             codes = self._patches(hidden, audio, seeds, offsets, range(count))

@@ -171,7 +171,8 @@ class Stream(Generic[Outcome]):
         try:
             async for group in self._handle:
                 # Decoding takes milliseconds: in a thread, so that streams are decoded together and the loop goes on.
-                for event in await asyncio.to_thread(self._push, group) if self._is_sound(group) else self._push(group):
+                fills = self._is_sound(group) and len(self._pending) + 1 >= self._size
+                for event in await asyncio.to_thread(self._push, group) if fills else self._push(group):
                     yield event
             for event in await asyncio.to_thread(self._finish):
                 yield event
