@@ -3,11 +3,11 @@
 import logging
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import soundfile
 
@@ -27,10 +27,18 @@ TOKENS_SUFFIXES = {".tokens"}
 
 @dataclass(frozen=True)
 class Job:
-    """One input file and the file it becomes."""
+    """One input file and the file it becomes; or a line of a file of requests, what it holds, or why it is bad."""
 
     source: Path
     target: Path
+    line: int | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    error: MimoError | None = None
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return str(self.source) if self.line is None else f"{self.source}, line {self.line}"
 
 
 @dataclass(frozen=True)
@@ -80,10 +88,15 @@ def plan(source: Path, target: Path, suffixes: Collection[str], target_suffix: s
 
 def unfinished(jobs: list[Job], skip_existing: bool) -> list[Job]:
     """The jobs; with --skip-existing without those whose target is there."""
-    left = [job for job in jobs if not (skip_existing and os.path.isfile(job.target))]
+    left = [job for job in jobs if not (skip_existing and os.path.isfile(job.target) and job.error is None)]
+    note_left(jobs, left)
+    return left
+
+
+def note_left(jobs: list[Job], left: list[Job]) -> None:
+    """Says how many of the jobs were done before."""
     if len(left) < len(jobs):
         LOG.info("%d of %d files are there already", len(jobs) - len(left), len(jobs))
-    return left
 
 
 def check_distinct(target: Path, *sources: Path) -> None:
@@ -91,6 +104,13 @@ def check_distinct(target: Path, *sources: Path) -> None:
     for source in sources:
         if os.path.exists(target) and os.path.exists(source) and os.path.samefile(target, source):
             raise OutputError(f"{target}: expected an output other than the input")
+
+
+def _check(job: Job, force: bool) -> None:
+    if job.error is not None:
+        raise job.error
+    check_distinct(job.target, job.source)
+    check_output(job.target, force)
 
 
 def run_together(
@@ -108,8 +128,7 @@ def run_together(
     def work(job: Job) -> Result:
         for other in islice(later, width - len(begun)):
             try:
-                check_distinct(other.target, other.source)
-                check_output(other.target, force)
+                _check(other, force)
                 begun.append((other, begin(other)))
             except MimoError as error:
                 begun.append((other, error))
@@ -118,21 +137,28 @@ def run_together(
             raise started
         return finish(job, started)
 
-    return run(jobs, is_folder, force, work)
+    return _run(jobs, is_folder, work)
 
 
 def run(jobs: list[Job], is_folder: bool, force: bool, work: Callable[[Job], Result]) -> Outcome[Result]:
     """Does `work` for every job. A single file's MimoError is raised; a folder's are collected and the rest goes on."""
+
+    def checked(job: Job) -> Result:
+        _check(job, force)
+        return work(job)
+
+    return _run(jobs, is_folder, checked)
+
+
+def _run(jobs: list[Job], is_folder: bool, work: Callable[[Job], Result]) -> Outcome[Result]:
     outcome: Outcome[Result] = Outcome([], [])
     for job in progress_bar(jobs, unit="file", shown=is_folder):
         try:
-            LOG.debug("%s -> %s", job.source, job.target)
-            check_distinct(job.target, job.source)
-            check_output(job.target, force)
+            LOG.debug("%s -> %s", job.name, job.target)
             outcome.results.append(work(job))
         except MimoError as error:
-            named = any(str(path) in str(error) for path in (job.source, job.target))
-            message = str(error) if named else f"{job.source}: {error}"
+            named = job.line is None and any(str(path) in str(error) for path in (job.source, job.target))
+            message = str(error) if named else f"{job.name}: {error}"
             if not is_folder:
                 raise MimoError(message) from error
             outcome.failures.append(one_line(message))

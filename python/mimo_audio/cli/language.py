@@ -5,7 +5,7 @@ import logging
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -114,11 +114,14 @@ class Assistant:
         }
         return record | ({"real_time_factor": round(passed / seconds, 3)} if seconds else {})
 
-    def deliver(self, speech: Speech) -> int:
-        """Writes speech to --output, prints it for --json, and returns the exit status."""
-        arguments = self.arguments
-        speech.save(arguments.output, arguments.force)
-        record = {"output": str(arguments.output), "text": speech.text, "duration": round(speech.duration, 3)}
+    def deliver(self, speech: Speech, target: Path | None = None, request: Mapping[str, Any] | None = None) -> int:
+        """Writes speech to `target`, by default --output, prints it for --json, and returns the exit status.
+
+        request: what --json says of it first.
+        """
+        arguments, target = self.arguments, target or self.arguments.output
+        speech.save(target, arguments.force)
+        record = {**(request or {}), "output": str(target), "text": speech.text, "duration": round(speech.duration, 3)}
         if speech.thought is not None:
             record["thought"] = speech.thought
         record |= self.record(speech.stats, speech.duration)

@@ -15,35 +15,47 @@ OUTPUT = (
 def add_language_commands(commands: Commands) -> None:
     """tts, asr, chat, understand, continue, convert, quantize."""
     tts = command(
-        commands, "tts", "text to speech", f"{OUTPUT}\nFILE - is standard input, OUTPUT - a WAV on standard output.",
+        commands, "tts", "text to speech",
+        f"""
+        {OUTPUT}
+        FILE - is standard input, OUTPUT - a WAV on standard output.
+        Many texts run as one batch: FILE is a folder of .txt files, or a .jsonl with an object a line that has "text"
+        and perhaps "voice" (a recording, relative to FILE), "style", "freeform", "seed" and "output". OUTPUT is then a
+        folder and gets a .wav for each, by the name of its file, its "output" or the number of its line. A bad one does
+        not stop the others: it is reported at the end, with exit status 2.
+        """,
         'mimo-audio tts "Good morning!" -o morning.wav',
         'mimo-audio tts "Good morning!" --stream wav | aplay',
         "mimo-audio tts --text-file letter.txt --voice me.wav -o letter.wav",
+        "mimo-audio tts --text-file requests.jsonl -o spoken/ --skip-existing",
         'mimo-audio tts "Good night" --style "whispering, slowly" -o night.wav',
         "fortune | mimo-audio tts --text-file - -o - | aplay",
         'mimo-audio tts --freeform "A tired man sighs: not again." -o sigh.wav',
     )  # fmt: skip
     tts.add_argument("text", nargs="?", metavar="TEXT", help="what is said")
-    tts.add_argument("--text-file", type=Path, metavar="FILE", help="read it from a file (UTF-8)")
+    tts.add_argument("--text-file", type=Path, metavar="FILE", help="read it from a file (UTF-8); or many, see above")
     _output(tts)
     tts.add_argument("--voice", type=Path, metavar="AUDIO", help="a recording of the voice that speaks")
     manner = tts.add_mutually_exclusive_group()
     manner.add_argument("--style", metavar="TEXT", help="how it is said, in words")
     manner.add_argument("--freeform", action="store_true", help="TEXT itself says how and by whom")
-    _common(tts, speech=True)
+    _common(tts, speech=True, folders=True)
 
     asr = command(
         commands, "asr", "speech to text",
         f"""
         Prints the transcript, or writes it to OUTPUT.
         {RECORDINGS}
-        If INPUT is a folder, OUTPUT is one too and gets a .txt for every recording, in the same structure; a bad file
-        does not stop the others: it is reported at the end, with exit status 2. INPUT - is standard input.
+        If INPUT is a folder, OUTPUT is one too and gets a .txt for every recording, in the same structure; or it is a
+        .jsonl and gets a line for each. INPUT may also be a .jsonl with an object a line, {{"audio": "a.wav"}}, named
+        relative to it, and perhaps "language"; other keys are kept, a "text" as "reference". They run as one batch, and
+        a bad file does not stop the others: it is reported at the end, with exit status 2. INPUT - is standard input.
         """,
         "mimo-audio asr talk.mp3", "mimo-audio asr --language zh recordings/ transcripts/",
+        "mimo-audio asr manifest.jsonl heard.jsonl --skip-existing",
     )  # fmt: skip
-    asr.add_argument("input", type=Path, metavar="INPUT", help="audio file or folder")
-    asr.add_argument("output", type=Path, nargs="?", metavar="OUTPUT", help="text file or folder to write")
+    asr.add_argument("input", type=Path, metavar="INPUT", help="audio file, folder, or .jsonl of requests")
+    asr.add_argument("output", type=Path, nargs="?", metavar="OUTPUT", help="text file, folder or .jsonl to write")
     asr.add_argument("--language", choices=("en", "zh"), default="en", help="of the request (default: %(default)s)")
     _common(asr, folders=True)
 

@@ -13,7 +13,6 @@ from hashlib import blake2b
 from threading import Condition, Thread
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -341,7 +340,7 @@ class Engine:
             self._scheduler.restart()
         while self._inbox:
             handle = self._inbox[0]
-            handle._job.marks += self._marks(handle, handle._grid)
+            handle._job.marks += self._marks(handle)
             self._handles[handle._job.key] = handle
             self._scheduler.submit(handle._job)
             self._inbox.popleft()  # not before: a request is in one place or the other
@@ -385,7 +384,7 @@ class Engine:
         group[0] = drawn.token
         if drawn.codes is not None:
             group[1:] = drawn.codes
-        number = len(handle._new)
+        number, ids = len(handle._new), group.numpy().tobytes()
         handle._new.append(group)
         if handle._first is None:
             handle._first = time.perf_counter()
@@ -393,7 +392,7 @@ class Engine:
             runaway = watch is not None and watch.text(drawn.token)
         else:
             handle._patches += 1
-            runaway = watch is not None and watch.patch(group.numpy().tobytes())
+            runaway = watch is not None and watch.patch(ids)
         if drawn.token in limits.stop and number >= limits.min_new:
             return self._end(handle, "stop")
         if number + 1 == handle._most or handle._patches == limits.max_patches:
@@ -401,7 +400,10 @@ class Engine:
         if runaway:
             return self._end(handle, "repetition")
         handle._job.known += 1
-        handle._job.marks += self._marks(handle, group.unsqueeze(0))
+        text, codes = ids[: group.itemsize], ids[group[0].nbytes :]
+        handle._digest.update(text + (bytes(len(codes)) if drawn.codes is None else codes))
+        if handle._job.known % MARK == 0:
+            handle._job.marks.append(handle._digest.digest())
         handle._job.paused = bool(handle._buffer) and len(handle._new) - handle._read >= handle._buffer
         self._wake(handle)
 
@@ -454,19 +456,15 @@ class Engine:
             )
         return prompt, most
 
-    def _marks(self, handle: Handle, new: Tensor) -> list[bytes]:
-        """Groups [n, 1 + C, G] more; -> the marks they complete. What means nothing to the model does not count."""
-        ids = new.flatten(1).numpy()  # numpy: a group takes microseconds
-        text = ids[:, :1]
-        keys = np.concatenate([text, ids[:, new.shape[2] :] * (text == self.model.special.empty)], 1)
-        at = len(handle._grid) + len(handle._new) - len(new) if handle._new else 0
-        marks, start = [], 0
-        while start < len(keys):
-            end = min(len(keys), start + MARK - (at + start) % MARK)
-            handle._digest.update(keys[start:end].tobytes())
-            if (at + end) % MARK == 0:
+    def _marks(self, handle: Handle) -> list[bytes]:
+        """The marks of a prompt, groups [P, 1 + C, G]. What means nothing to the model does not count."""
+        text = handle._grid[:, 0, :1]
+        keys = torch.cat([text, handle._grid[:, 1:].flatten(1) * (text == self.model.special.empty)], 1).numpy()
+        marks = []
+        for start in range(0, len(keys), MARK):
+            handle._digest.update(keys[start : start + MARK].tobytes())
+            if start + MARK <= len(keys):
                 marks.append(handle._digest.digest())
-            start = end
         return marks
 
     def __enter__(self) -> "Self":

@@ -95,7 +95,8 @@ class Executor:
         if pool is None or (pool.dtype, pool.device) != (weight.dtype, weight.device):
             with torch.inference_mode(False):
                 self._pool = torch.empty(room, dtype=weight.dtype, device=weight.device)
-        self._layers = model.backbone.transformer.tensors()
+        stacks = (model.patch_encoder, model.backbone, model.patch_decoder)
+        self._encoder, self._layers, self._decoder = (stack.transformer.tensors() for stack in stacks)
         self._codes = model.speech_embeddings.joined()
         self._samplers.clear()
         return True
@@ -111,7 +112,7 @@ class Executor:
             return []
         last, at = [], 0
         for rows in step:
-            at += len(rows.groups)
+            at += rows.groups.shape[0]
             if rows.draw is not None:
                 last.append(at - 1)
         if len(last) < len(hidden):
@@ -128,8 +129,9 @@ class Executor:
         """Hidden states [R, H] of all rows, whose keys and values are in the pool then."""
         model, device = self.model, self._pool.device
         groups = step[0].groups if len(step) == 1 else torch.cat([rows.groups for rows in step])
-        counts = [len(rows.groups) for rows in step]
-        positions = [position for rows in step for position in range(rows.start, rows.start + len(rows.groups))]
+        counts = [rows.groups.shape[0] for rows in step]
+        starts = zip(step, counts, strict=True)
+        positions = [position for rows, count in starts for position in range(rows.start, rows.start + count)]
         longest = max(positions)
         most = longest // self.size + 1
         tables = [[*rows.pages[:most], *[self.pages] * (most - len(rows.pages))] for rows in step]
@@ -178,7 +180,7 @@ class Executor:
     def _encode(self, groups: Tensor) -> Tensor:
         """Patches [P, 1 + C, G] -> inputs of the backbone [P, H]."""
         codes = groups[:, 1:].transpose(1, 2).to(self._pool.device)
-        return self.model.patch_encoder.rows(SpeechEmbeddings.rows(codes, self._codes))
+        return self.model.patch_encoder.rows(SpeechEmbeddings.rows(codes, self._codes), self._encoder)
 
     def _draw(self, hidden: Tensor, drawing: Sequence[Rows]) -> list[Drawn]:
         """Hidden states [>= n, H] -> what n rows make after them."""
@@ -233,7 +235,9 @@ class Executor:
         model = self.model
         inputs = model.patch_decoder.input.rows(hidden)
         try:
-            codes = model.patch_decoder.decode(inputs, model.speech_embeddings, *sampler, seeds, offsets).cpu()
+            codes = model.patch_decoder.decode(
+                inputs, model.speech_embeddings, *sampler, seeds, offsets, self._decoder
+            ).cpu()
             mn.raise_device_errors(hidden.device, synchronize=False)  # the codes have been waited for
             return dict(zip(names, codes, strict=False))
         except RuntimeError as error:

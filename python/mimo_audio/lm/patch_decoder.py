@@ -49,15 +49,19 @@ class PatchDecoder(nn.Module):
         top_p: Tensor,
         seeds: Tensor,
         offsets: Tensor,
+        layers: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """local_hidden [B, D_local] -> codes [B, G, C], drawn as `mimo_audio_native.patch_decode` says."""
+        """local_hidden [B, D_local] -> codes [B, G, C], drawn as `mimo_audio_native.patch_decode` says.
+
+        layers: the Transformer's `tensors` if they are at hand.
+        """
         shape = self.transformer.shape
         cos, sin = self.transformer.rotary(self.steps, local_hidden.device)
         return patch_decode(
             local_hidden,
-            self.transformer.tensors(),
+            self.transformer.tensors() if layers is None else layers,
             self.transformer.norm.weight,
-            [head.get_parameter("weight") for head in self.heads],
+            [head.weight for head in self.heads if isinstance(head, Linear)],
             speech_embeddings.tables(),
             None if self.projection is None else self.projection.weight,
             cos,

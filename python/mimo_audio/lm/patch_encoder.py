@@ -20,7 +20,7 @@ class SpeechEmbeddings(nn.ModuleList):
 
     def tables(self) -> list[Tensor]:
         """The tables [V_c, E]."""
-        return [table.get_parameter("weight") for table in self]
+        return [table.weight for table in self if isinstance(table, nn.Embedding)]
 
     def channel(self, index: int, codes: Tensor) -> Tensor:
         """Codes [..] of one codebook -> [.., E]."""
@@ -66,10 +66,11 @@ class PatchEncoder(nn.Module):
         return self.transformer(embeddings, lambda _, q, k, v: self.attention(q, k, v, cos, sin, self.causal))
 
     @torch.no_grad()
-    def rows(self, embeddings: Tensor) -> Tensor:
+    def rows(self, embeddings: Tensor, layers: Sequence[Tensor] | None = None) -> Tensor:
         """`forward`, where no patch's result depends on the others; all layers in one call, for a few patches.
 
-        A frame is a position, a patch a page of `backbone_step`. Not differentiable.
+        A frame is a position, a patch a page of `backbone_step`. layers: the Transformer's `tensors` if they are at
+        hand. Not differentiable.
         """
         patches, size, _ = embeddings.shape
         shape, device = self.transformer.shape, embeddings.device
@@ -77,7 +78,7 @@ class PatchEncoder(nn.Module):
         patch = torch.arange(patches, dtype=torch.int32, device=device).repeat_interleave(size)
         hidden = mn.backbone_step(
             embeddings.flatten(0, 1),
-            self.transformer.tensors(),
+            self.transformer.tensors() if layers is None else layers,
             self.transformer.norm.weight,
             embeddings.new_empty(shape.layers, 2, patches, shape.kv_heads, size, shape.head_dim),
             size - 1,

@@ -237,12 +237,15 @@ class MimoAudio:
         before = pad_codes(codes, self.prompts.group_size)[:, -CONTEXT_FRAMES:]
         return self._say(in_context.speech_continuation(self.prompts, codes), before)
 
-    def stream(self, task: str, *arguments: Any, chunks: Schedule = "balanced", **named: Any) -> "Stream[Any]":
+    def stream(
+        self, task: str, *arguments: Any, chunks: Schedule = "balanced", ahead: int = AHEAD, **named: Any
+    ) -> "Stream[Any]":
         """A task by its name ("speak", "chat", ...) with its arguments and options: its answer while it is made.
 
         Iterate over it, with `for` or `async for`: TextDelta, AudioDelta, and in the end Completed, whose result is
         what the task itself returns. chunks: "ttfa" for the first sound as early as possible, "throughput" for the
-        least work, "balanced". Streams are requests: many of them run as one batch. Raises MimoError.
+        least work, "balanced". ahead: a stream pauses with so many tokens and patches that were not taken (0: never,
+        for whoever wants its result alone). Streams are requests: many of them run as one batch. Raises MimoError.
         """
         if task not in TASKS:
             raise GenerationError(f"task: expected one of {', '.join(TASKS)}, got {task!r:.50}")
@@ -254,13 +257,15 @@ class MimoAudio:
         for name in ("on_text", "on_patch"):
             if options.get(name) is not None:
                 raise GenerationError(f"{name}: expected none with a stream, whose events are the same")
+        if not isinstance(ahead, int) or isinstance(ahead, bool) or ahead < 0:
+            raise GenerationError(f"ahead: expected a number of tokens and patches from 0, got {ahead!r}")
         if task == "extend" and "seconds" in named:
             options["max_seconds"] = named.pop("seconds")
         asked: Asked[Any] = getattr(self, f"_{task}")(*arguments, **named)
         samples = self.audio_tokenizer.config.sampling_rate / self.audio_tokenizer.config.frame_rate
         return Stream(
             asked,
-            self._submit(asked, options, buffer=AHEAD),
+            self._submit(asked, options, buffer=ahead),
             lambda handle: self._response(handle, asked.prompt),
             self.prompts,
             self._voices.open,
