@@ -28,8 +28,9 @@ class SpeechEmbeddings(nn.ModuleList):
 
     def joined(self) -> tuple[Tensor, Tensor]:
         """All tables one below the other [sum V_c, E], empty codes zero, and where each begins [C]: for `rows`."""
-        tables = [table.detach().index_fill(0, table.new_tensor([empty], dtype=torch.int64), 0)
-                  for table, empty in zip(self.tables(), self.empty_ids, strict=True)]  # fmt: skip
+        tables = [table.detach().clone() for table in self.tables()]
+        for table, empty in zip(tables, self.empty_ids, strict=True):
+            table[empty] = 0
         starts = torch.tensor([0, *(len(table) for table in tables[:-1])], device=tables[0].device).cumsum(0)
         return torch.cat(tables), starts
 
