@@ -1,5 +1,6 @@
 # The kernels, which know no framework: mimo_cpu (one copy per instruction set) and mimo_cuda.
-list(TRANSFORM MIMO_OPS REPLACE "(.+)" "csrc/cpu/\\1.cpp" OUTPUT_VARIABLE MIMO_CPU_SOURCES)
+set(MIMO_CPU_SOURCES ${MIMO_OPS} ${MIMO_CPU_OPS})
+list(TRANSFORM MIMO_CPU_SOURCES REPLACE "(.+)" "csrc/cpu/\\1.cpp")
 list(TRANSFORM MIMO_OPS REPLACE "(.+)" "csrc/cuda/\\1.cu" OUTPUT_VARIABLE MIMO_CUDA_SOURCES)
 list(APPEND MIMO_CUDA_SOURCES csrc/cuda/bad_data.cu)
 

@@ -20,6 +20,7 @@ from mimo_audio_native.ops.rvq import rvq_decode, rvq_encode, rvq_quantize
 from mimo_audio_native.ops.rvq_tables import RvqTables
 from mimo_audio_native.ops.sampling import sample
 from mimo_audio_native.ops.stft import istft, stft
+from mimo_audio_native.ops.stream_step import stream_istft, stream_layers, stream_up_convolution
 from mimo_audio_native.ops.vocoder_head import vocoder_head
 from mimo_audio_native.ops.window_attention import window_attention
 
@@ -44,6 +45,9 @@ __all__ = [
     "rvq_quantize",
     "sample",
     "stft",
+    "stream_istft",
+    "stream_layers",
+    "stream_up_convolution",
     "vocoder_head",
     "window_attention",
 ]

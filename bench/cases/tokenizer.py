@@ -41,7 +41,8 @@ VOCODER_FLOPS_PER_SECOND = 2 * 12 * (16 * 100 * 256**2)
 @contextmanager
 def plain_torch() -> Iterator[None]:
     """Replaces every native op by its definition."""
-    with mock.patch.multiple(mimo_audio_native, **{name: getattr(reference, name) for name in reference.__all__}):
+    definitions = {name: getattr(reference, name) for name in {*reference.__all__} & {*mimo_audio_native.__all__}}
+    with mock.patch.multiple(mimo_audio_native, **definitions):
         yield
 
 

@@ -98,6 +98,10 @@ inline bool runs_cuda_kernels([[maybe_unused]] const Tensor& t) {
   STABLE_TORCH_LIBRARY_IMPL(mimo, CPU, m) { __VA_ARGS__ }
 #endif
 
+// MIMO_IMPL for ops without CUDA kernels (and without an emulator).
+#define MIMO_IMPL_CPU(...) \
+  STABLE_TORCH_LIBRARY_IMPL(mimo, CPU, m) { __VA_ARGS__ }
+
 // MIMO_RUN for a kernel whose CUDA form wants device memory beside its arguments: cuda::kernel_workspace(params) says
 // how many bytes, params.workspace gets them. CPU kernels take their own (Scratch).
 #if defined(MIMO_EMULATOR) || defined(MIMO_WITH_CUDA)

@@ -18,63 +18,13 @@
 #include "mimo/backbone_step.h"
 
 #include "cpu/decode_step.h"
+#include "cpu/weighted_values.h"
 
 namespace mimo::cpu::MIMO_ISA {
 namespace {
 
 // The positions that a row sees are attended to in pieces of so many.
 constexpr int kAttentionSplit = 256;
-
-// sum[h][d] = weights[h] . column d of values [count, width], kHeads heads and kVectors vectors from column d on.
-template <int kHeads, int kVectors, class T>
-inline void weighted_tile(const float* weights, const T* values, int count, int width, int lanes, float* out,
-                          int64_t out_stride) {
-  constexpr int L = kLanes<float>;
-  Vec<float> sum[kHeads][kVectors] = {};
-  for (int p = 0; p < count; ++p) {
-    Vec<float> value[kVectors];
-    for (int i = 0; i < kVectors; ++i) {
-      const T* from = values + int64_t(p) * width + i * L;
-      value[i] = kVectors > 1 ? load_wide(from) : load_up_to(from, lanes);
-    }
-    for (int h = 0; h < kHeads; ++h) {
-      for (int i = 0; i < kVectors; ++i) sum[h][i] += value[i] * weights[h * kAttentionSplit + p];
-    }
-  }
-  for (int h = 0; h < kHeads; ++h) {
-    for (int i = 0; i < kVectors; ++i) {
-      store_up_to(out + h * out_stride + i * L, sum[h][i], kVectors > 1 ? L : lanes);
-    }
-  }
-}
-
-// out [heads, out_stride] = weights [heads, kAttentionSplit] x values [count, width].
-template <class T>
-void weighted_values(const float* weights, int heads, const T* values, int count, int width, float* out,
-                     int64_t out_stride) {
-  constexpr int L = kLanes<float>, kHeads = kVectorBytes == 64 ? 4 : 2;
-  const auto tile = [&]<int kCount>(int h) {
-    const float* w = weights + h * kAttentionSplit;
-    float* to = out + h * out_stride;
-    int d = 0;
-    const auto columns = [&]<int kVectors>() {
-      for (; d + kVectors * L <= width; d += kVectors * L) {
-        weighted_tile<kCount, kVectors>(w, values + d, count, width, L, to + d, out_stride);
-      }
-    };
-    columns.template operator()<4>();
-    columns.template operator()<2>();
-    for (; d < width; d += L) {
-      const int lanes = width - d < L ? width - d : L;
-      weighted_tile<kCount, 1>(w, values + d, count, width, lanes, to + d, out_stride);
-    }
-  };
-  int h = 0;
-  for (; h + kHeads <= heads; h += kHeads) tile.template operator()<kHeads>(h);
-  if (heads - h == 3) return tile.template operator()<3>(h);
-  if (heads - h == 2) return tile.template operator()<2>(h);
-  if (heads - h == 1) tile.template operator()<1>(h);
-}
 
 template <class T>
 class Backbone {
@@ -212,8 +162,8 @@ class Backbone {
       maxima_[part(b, head + h, split)] = maximum;
       totals_[part(b, head + h, split)] = sum_lanes<float>(total);
     }
-    weighted_values(scores, shared_, run(layer, true, b, kv_head, from, count, member), count, width,
-                    parts_[part(b, head, split)], splits_ * parts_.stride());
+    weighted_values(scores, kAttentionSplit, shared_, run(layer, true, b, kv_head, from, count, member), count, width,
+                    parts_[part(b, head, split)], splits_ * parts_.stride(), false);
   }
 
   // Puts the pieces of every head together: weighted by e^(own maximum - largest), divided by the sum of all weights.

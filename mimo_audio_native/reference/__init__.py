@@ -20,6 +20,7 @@ from mimo_audio_native.reference.rotary import rotary
 from mimo_audio_native.reference.rvq import rvq_decode, rvq_encode, rvq_quantize
 from mimo_audio_native.reference.sampling import sample
 from mimo_audio_native.reference.stft import istft, stft
+from mimo_audio_native.reference.stream_step import stream_istft, stream_layers, stream_up_convolution
 from mimo_audio_native.reference.vocoder_head import vocoder_head
 from mimo_audio_native.reference.window_attention import window_attention
 
@@ -41,6 +42,9 @@ __all__ = [
     "rvq_quantize",
     "sample",
     "stft",
+    "stream_istft",
+    "stream_layers",
+    "stream_up_convolution",
     "vocoder_head",
     "window_attention",
 ]

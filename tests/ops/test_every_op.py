@@ -45,7 +45,7 @@ def run(ops, call, arguments: list) -> list[Tensor]:
     """What the op returns, and then what it has written to."""
     found = getattr(ops, call.op)(*arguments)
     results = [found] if isinstance(found, Tensor) else list(found)
-    return results if call.writes is None else [*results, arguments[call.writes]]
+    return [*results, *(arguments[number] for number in call.writes)]
 
 
 def assert_equal_bits(got: list[Tensor], wanted: list[Tensor]) -> None:
@@ -65,14 +65,16 @@ def test_every_op_is_called_also_with_nothing() -> None:
 def test_results_look_as_on_the_cpu_and_arguments_stay(backend, name) -> None:
     """Numbers are checked op by op; here: shapes, dtypes, device, and that inputs are only read."""
     call = CALLS[name]
+    if backend.name == "emulator" and call.op in every_op.WITHOUT_CUDA_KERNELS:
+        pytest.skip("there is no CUDA kernel to emulate")
     arguments = moved(call.arguments, backend.device)
     before = cloned(arguments)
     wanted = run(torch.ops.mimo, call, cloned(call.arguments))
     for got, like in zip(run(backend.ops, call, arguments), wanted, strict=True):
         assert (got.shape, got.dtype, got.device.type) == (like.shape, like.dtype, backend.device)
         assert torch.equal(got.isfinite().cpu(), like.isfinite())
-    if call.writes is not None:
-        before[call.writes] = arguments[call.writes]
+    for number in call.writes:
+        before[number] = arguments[number]
     assert_equal_bits(tensors(arguments), tensors(before))
 
 

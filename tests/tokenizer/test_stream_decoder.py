@@ -116,10 +116,10 @@ def test_copies_and_resets(make_tokenizer):
     assert torch.equal(torch.cat([start, rest[0], stream.finish(0)]), torch.cat([start, rest[1], stream.finish(1)]))
     assert_close(torch.cat([start, rest[0]]), expected[: len(start) + len(rest[0])], atol=1e-5, rtol=0)
     assert torch.equal(twin.push([codes[:, 11:], None])[0], rest[0])
-    first = stream.state["decoder.0.keys"].clone()
+    first = stream.state["decoder.cache"].clone()
     stream.reset()
     assert first.abs().sum() > 0
-    assert stream.state["decoder.0.keys"].abs().sum() == 0
+    assert stream.state["decoder.cache"].abs().sum() == 0
     again = stream.push([codes[:, :11], None])[0]
     assert torch.equal(again, start)
 
@@ -146,7 +146,7 @@ def test_hour_ten_is_as_exact_as_second_one(make_tokenizer):
     prior = offline_statistics(tokenizer, random_codes(50))
     stream = StreamDecoder(tokenizer, context=5, prior=prior)
     late = stream.copy()
-    period = stream.pipeline.decoder.blocks * stream.pipeline.vocoder.blocks
+    period = stream.pipeline.decoder.ring * stream.pipeline.vocoder.ring
     late.state["clock"].add_(period * (900_000 // period))
     codes = random_codes(60)
     for one in (stream, late):

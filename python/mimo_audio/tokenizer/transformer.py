@@ -123,7 +123,7 @@ class TransformerStack(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(TransformerLayer(width, heads, ffn_dim, activation, norm) for _ in range(depth))
         self.left, self.right = window[0], 0 if causal else window[1]
-        self.theta = theta
+        self.theta, self.activation = theta, activation
         self.head_dim = width // heads
 
     def layout(self, lengths: Sequence[int], device: torch.device) -> Layout:

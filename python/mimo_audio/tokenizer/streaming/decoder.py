@@ -34,9 +34,9 @@ class StreamDecoder:
 
     look_ahead: code frames that the vocoder waits for; None for all that it sees offline (40 in the release). Fewer
     give sound earlier, more go to the statistics of a norm (docs/streaming.md has the deviations). n_q: codebooks that
-    the codes have; None for all. step: code frames computed at once; 4, a patch of the language model, takes far less
-    time per frame than 1. context: code frames that a decoder without window remembers. prior: what the norms start
-    from; None for the statistics of speech. Raises StreamError.
+    the codes have; None for all. step: code frames that a stream waits for; the CPU keeps up with 1, a GPU takes far
+    less time per frame for 4, a patch of the language model. context: code frames that a decoder without window
+    remembers. prior: what the norms start from; None for the statistics of speech. Raises StreamError.
 
         with StreamDecoder(tokenizer) as stream:
             for chunk in chunks:  # [n_q, any number]
@@ -160,19 +160,22 @@ class StreamDecoder:
         """Steps as long as a stream has frames for one, or is finished and still holds sound; the waves of all."""
         waves: list[list[Tensor]] = [[] for _ in self._rows]
         while True:
-            ready = [row.pending.shape[1] >= self.frames or self._holds(row) for row in self._rows]
-            if not any(ready):
+            left = [self._steps_left(row) for row in self._rows]
+            if not any(left):
                 # A view would keep all codes that were ever pushed with it.
                 self._rows = [replace(row, pending=row.pending.clone()) for row in self._rows]
                 nothing = torch.empty(0, device=self.tokenizer.device, dtype=torch.float32)
                 return [torch.cat(pieces) if pieces else nothing for pieces in waves]
-            codes = torch.stack([F.pad(row.pending, (0, self.frames))[:, : self.frames] for row in self._rows], 1)
-            active = None if all(ready) else torch.tensor(ready, device=codes.device)
+            steps = min(self.pipeline.together, *filter(None, left))
+            frames = steps * self.frames
+            codes = torch.stack([F.pad(row.pending, (0, frames))[:, :frames] for row in self._rows], 1)
+            active = None if all(left) else torch.tensor([bool(n) for n in left], device=codes.device)
             samples = self.pipeline.step(codes, active, self.state)
             for number, row in enumerate(self._rows):
-                if ready[number]:
-                    done = replace(row, pending=row.pending[:, self.frames :], steps=row.steps + 1)
-                    behind = row.steps * samples.shape[1] - self.delay  # where the step's first sample lies
+                if left[number]:
+                    done = replace(row, pending=row.pending[:, frames:], steps=row.steps + steps)
+                    # Where the first sample of what was computed lies.
+                    behind = row.steps * self.frames * self.pipeline.samples - self.delay
                     first, last = self._given(row) - behind, self._given(done) - behind
                     waves[number].append(samples[number, first:last])
                     self._rows[number] = done
@@ -183,8 +186,14 @@ class StreamDecoder:
         most = row.frames * samples
         return max(0, min(row.steps * self.frames * samples - self.delay, most))
 
-    def _holds(self, row: _Row) -> bool:
-        return row.finished and self._given(row) < row.frames * self.pipeline.samples
+    def _steps_left(self, row: _Row) -> int:
+        """Steps that the stream has codes for; once it is finished, those that give what it still holds."""
+        if not row.finished:
+            return row.pending.shape[1] // self.frames
+        if row.frames == 0:
+            return 0
+        last = row.frames * self.pipeline.samples + self.delay
+        return max(0, -(-last // (self.frames * self.pipeline.samples)) - row.steps)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor
 
+import mimo_audio_native as mn
 from mimo_audio.tokenizer.decoder import UpConvolution
 from mimo_audio.tokenizer.model import SEGMENT_CODE_FRAMES
 from mimo_audio.tokenizer.streaming.prior import Statistics
@@ -20,7 +21,7 @@ from mimo_audio.tokenizer.streaming.state import State
 
 
 class StreamingUpConvolution:
-    """`layer` for `rows` input rows per code frame and `step` code frames a step; its norm starts from `prior`.
+    """`layer` for `rows` input rows per code frame and `step` code frames at once; its norm starts from `prior`.
 
     behind: output rows that the norm waits for.
     """
@@ -28,42 +29,36 @@ class StreamingUpConvolution:
     def __init__(
         self, name: str, layer: UpConvolution, state: State, rows: int, step: int, prior: Statistics, behind: int = 0
     ) -> None:
-        self.layer, self.frames = layer, rows * step
-        (self.kernel,), (self.stride,) = layer.conv.kernel_size, layer.conv.stride
-        self.carry, self.sums = f"{name}.carry", f"{name}.sums"
-        self.line = f"{name}.behind"
+        self.layer, self.group = layer, rows * step
+        (self.stride,) = layer.conv.stride
+        self.carry, self.line, self.sums = f"{name}.carry", f"{name}.behind", f"{name}.sums"
         self.keep = math.exp(-step / SEGMENT_CODE_FRAMES)
         count = prior.frames * rows * self.stride * layer.conv.out_channels
         total, squares = count * prior.mean, count * (prior.variance + prior.mean**2)
-        state.add(self.carry, (layer.trim, layer.conv.out_channels), layer.conv.weight.dtype)
-        state.add(self.line, (behind, layer.conv.out_channels), layer.conv.weight.dtype)
+        state.add(self.carry, (layer.trim, layer.conv.out_channels), torch.float32)
+        state.add(self.line, (behind, layer.conv.out_channels), torch.float32)
         state.add(self.sums, (3,), torch.float64, torch.tensor([count, total, squares], dtype=torch.float64))
 
-    def step(self, x: Tensor, state: State, exists: Tensor, active: Tensor | None) -> Tensor:
-        """x [B, frames, in] -> [B, frames * stride, out], `behind` rows late.
+    def step(self, x: Tensor, state: State, position: Tensor, end: Tensor, active: Tensor | None) -> Tensor:
+        """x [B, n, in] -> [B, n * stride, out], `behind` rows late; n is a multiple of rows * step.
 
-        exists [B, frames] bool: rows of x before the stream's end.
+        position, end [B] int64: rows of x that the stream had before, and has at all.
         """
-        conv, stride = self.layer.conv, self.stride
-        taps = (x @ conv.weight.transpose(1, 2).flatten(1)).unflatten(-1, (self.kernel, -1))
-        y = taps.new_zeros(len(x), self.frames * stride + self.layer.trim, conv.out_channels)
-        y[:, : self.layer.trim] = state[self.carry]
-        for i in range(self.frames):
-            y[:, i * stride : i * stride + self.kernel] += taps[:, i]
-        state.update(self.carry, active, y[:, self.frames * stride :])
-        y = y[:, : self.frames * stride]
-        return self._normalized(y if conv.bias is None else y + conv.bias, state, exists, active).to(x.dtype)
-
-    def _normalized(self, y: Tensor, state: State, exists: Tensor, active: Tensor | None) -> Tensor:
-        norm = self.layer.norm
-        wide = y.double()
-        weight = exists.repeat_interleave(self.stride, 1)[..., None].double()
-        counted = wide * weight
-        new = torch.stack([weight.sum((1, 2)) * y.shape[2], counted.sum((1, 2)), (counted * wide).sum((1, 2))], 1)
-        state.update(self.sums, active, state[self.sums] * self.keep + new)
-        line = torch.cat([state[self.line], y], 1)
-        state.update(self.line, active, line[:, y.shape[1] :])
-        count, total, squares = state[self.sums][:, :, None, None].unbind(1)
-        mean = total / count
-        scale = (squares / count - mean.square() + norm.eps).rsqrt()
-        return ((line[:, : y.shape[1]] - mean) * scale).float() * norm.weight.float() + norm.bias.float()
+        conv, norm = self.layer.conv, self.layer.norm
+        return mn.stream_up_convolution(
+            x,
+            conv.weight,
+            conv.bias,
+            norm.weight,
+            norm.bias,
+            state[self.carry],
+            state[self.line],
+            state[self.sums],
+            position,
+            end,
+            active,
+            self.stride,
+            self.group,
+            self.keep,
+            norm.eps,
+        )
