@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from mimo_audio.errors import MimoError
-from mimo_audio.serve.endpoints import chat, health, models, speech, transcriptions, voices
+from mimo_audio.serve.endpoints import chat, health, models, playground, speech, transcriptions, voices
 from mimo_audio.serve.errors import ServeError, told
 from mimo_audio.serve.gate import Gate
 from mimo_audio.serve.realtime import endpoint as realtime
@@ -40,7 +40,7 @@ def create_app(service: Service, settings: Settings = Settings()) -> FastAPI:  #
 
     app = FastAPI(title="mimo-audio", lifespan=lifespan, redoc_url=None)
     app.state.service, app.state.settings = service, settings
-    for endpoint in (health, models, speech, transcriptions, chat, voices, realtime):
+    for endpoint in (health, models, speech, transcriptions, chat, voices, playground, realtime):
         app.include_router(endpoint.router)
     if PAGE.is_dir():
         app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")

@@ -107,6 +107,7 @@ class Connection:
         self._tasks: set[asyncio.Task[None]] = set()
         self._encoding, self._making = asyncio.Lock(), asyncio.Lock()
         self._answers = 0
+        self._over = False
         self.session = Session(
             self,
             service.name,
@@ -130,6 +131,7 @@ class Connection:
             self.session.refuse(EventError(most, code="session_expired"), None)
             await asyncio.sleep(TICK)  # so that it is told
         finally:
+            self._over = True
             tasks = list(self._tasks)
             for task in tasks:
                 task.cancel()
@@ -195,7 +197,7 @@ class Connection:
 
     async def _send_all(self) -> None:
         try:
-            while True:
+            while not self._over:  # a cancellation may get lost in wait_for (Python 3.10, 3.11)
                 text = await self._outbox.next()
                 await asyncio.wait_for(self._wire.send(text), self._service.limits.stall_seconds)
         except (ConnectionError, asyncio.TimeoutError):
