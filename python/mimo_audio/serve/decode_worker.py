@@ -50,7 +50,7 @@ def pieces_of(data):
 def by_ffmpeg(data, demuxer):
     import av
 
-    file = av.open(io.BytesIO(data), format=demuxer)
+    file = av.open(io.BytesIO(data), "r", format=demuxer)
     if not file.streams.audio:
         raise Refused("there is no sound in it")
     stream = file.streams.audio[0]
@@ -92,7 +92,7 @@ def main():
         data = sys.stdin.buffer.read(asked["bytes"])
         try:
             wave = decode(data, asked["rate"], asked["seconds"])
-            said = {"samples": len(wave)}
+            said: dict[str, object] = {"samples": len(wave)}
         except Refused as error:
             said, wave = {"error": str(error)}, np.zeros(0, np.float32)
         except MemoryError:

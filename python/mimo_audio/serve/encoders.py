@@ -38,9 +38,10 @@ class Encoder:
             self._file: Any = av.open(
                 file or self._sink, "w", format=container, options={"flush_packets": "1", **options}
             )
-            self._stream: Any = self._file.add_stream(codec, rate=sample_rate, layout="mono")
+            stream: Any = self._file.add_stream(codec, rate=sample_rate, layout="mono")
+            self._stream = stream
             if bits is not None:
-                self._stream.bit_rate = bits
+                stream.bit_rate = bits
 
     def push(self, wave: Tensor) -> bytes:
         """The wave [N] goes on; -> what can be sent of it, perhaps nothing yet."""

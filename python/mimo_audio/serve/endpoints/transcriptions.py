@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from math import ceil
 from typing import Annotated, Any, Literal
 
 import torch
@@ -22,6 +23,7 @@ router = APIRouter(prefix="/v1/audio", tags=["transcriptions"])
 LONGEST, SHORTEST = 20.0, 8.0  # seconds of a piece
 WINDOW = 0.1  # seconds over which loudness is taken: a cut is in the middle of the quietest one
 SILENCE = 1e-3  # of full scale (-60 dB): nobody speaks in a piece whose loudest window is quieter
+TOKENS, TOKENS_PER_SECOND = 20, 15.0  # more than anybody says: a transcript beyond that has run away
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ async def _segments(
         start, at = at / rate, at + len(piece)
         text, usage = "", None
         if loudness(piece, rate).max() >= SILENCE:
-            async with service.open("transcribe", (piece, rate), language, **options) as answer:
+            most = TOKENS + ceil(TOKENS_PER_SECOND * len(piece) / rate)
+            async with service.open("transcribe", (piece, rate), language, max_new=most, **options) as answer:
                 async for event in answer:
                     if isinstance(event, TextDelta) and not event.thought:
                         yield event.text
