@@ -11,6 +11,7 @@ from functools import lru_cache, partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 import mimo_audio_native as mn
 from mimo_audio.tokenizer.transformer import rotary_tables
@@ -45,19 +46,28 @@ def window_attention(head_dim: int) -> Callable[..., Tensor]:
     return mn.window_attention if head_dim % 8 == 0 and head_dim <= 128 else reference.window_attention
 
 
+FEW_ROWS = 4  # frames of a patch
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """F.linear, also with a weight of `mimo_audio_native.quantize_weight`.
 
-    One bfloat16 row on the CPU goes another way, as torch packs the weight anew for its matrix product there: a
-    matrix-vector product reads the weight once, in 1/1.2 to 1/4.6 of the time at the sizes of the 7B model.
+    A few rows on the CPU go through `mimo_audio_native.linear` where no gradient is wanted: torch packs the weight anew
+    for every product, which takes longer than to read it.
     """
     if weight.dtype == torch.uint8:
         return mn.quantized_linear(x, weight, bias)
-    if x.dtype == weight.dtype == torch.bfloat16 and x.device.type == "cpu" and x.numel() == weight.shape[1]:
-        row = x.flatten()
-        y = torch.mv(weight, row) if bias is None else torch.addmv(bias, weight, row)
-        return y.view(*x.shape[:-1], -1)
+    few = x.device.type == "cpu" and x.numel() <= FEW_ROWS * weight.shape[1] and x.dtype == weight.dtype
+    if few and x.dtype in (torch.float32, torch.bfloat16) and not _tracked(x, weight, bias):
+        return mn.linear(x.reshape(-1, weight.shape[1]), weight, bias).view(*x.shape[:-1], -1)
     return F.linear(x, weight, bias)
+
+
+def _tracked(*tensors: Tensor | None) -> bool:
+    """Whether a result is to be differentiated, or computed in another dtype."""
+    if torch.is_autocast_enabled("cpu") or forward_ad._current_level >= 0:
+        return True
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 class Linear(nn.Linear):

@@ -45,11 +45,7 @@ class Layout:
     sin: Tensor
     left: int
     right: int
-
-    @property
-    def full(self) -> bool:
-        """Whether attention has no left limit and right 0 or none: torch's own."""
-        return self.left < 0 and self.right <= 0
+    full: bool  # whether attention is torch's own; else it is `window_attention`'s
 
 
 def _full_attention(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
@@ -129,8 +125,17 @@ class TransformerStack(nn.Module):
     def layout(self, lengths: Sequence[int], device: torch.device) -> Layout:
         """The layout of sequences of these lengths for the stack's own rotary positions and attention window."""
         tables = rotary_tables(max(lengths), self.head_dim, self.theta, device)
-        layout = Layout(lengths, cumulative(lengths, device), *tables, self.left, self.right)
+        full = self.left < 0 and self.right <= 0 and not self._native(device)
+        layout = Layout(lengths, cumulative(lengths, device), *tables, self.left, self.right, full)
         if not layout.full or len(lengths) == 1:
             return layout
         cos, sin = (torch.cat([table[:n] for n in lengths]) for table in tables)
         return replace(layout, cos=cos, sin=sin)
+
+    def _native(self, device: torch.device) -> bool:
+        """Whether attention without a limit to the left is `window_attention`'s all the same.
+
+        Where it is faster than torch's own: causal inference on the CPU (1.2 to 1.8 times).
+        """
+        fits = self.head_dim % 8 == 0 and self.head_dim <= 128
+        return fits and self.right == 0 and device.type == "cpu" and not torch.is_grad_enabled()
