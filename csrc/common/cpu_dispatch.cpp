@@ -59,6 +59,16 @@ bool cpu_has_vnni() {
 #endif
 }
 
+bool cpu_has_bf16() {
+#if defined(__x86_64__)
+  static const bool bf16 =
+      cpu_isa() == CpuIsa::avx512 && !std::getenv("MIMO_CPU_NO_BF16") && __builtin_cpu_supports("avx512bf16");
+  return bf16;
+#else
+  return false;
+#endif
+}
+
 bool cpu_has_amx() {
   static const bool amx = detect_amx();
   return amx;

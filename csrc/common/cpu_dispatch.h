@@ -30,6 +30,7 @@ enum class CpuIsa { baseline, avx2, avx512 };
 CpuIsa cpu_isa();  // decided once, at the first call
 const char* cpu_isa_name();
 bool cpu_has_vnni();  // AVX512_VNNI, usable inside the avx512 copies
+bool cpu_has_bf16();  // AVX512_BF16, usable inside the avx512 copies
 bool cpu_has_amx();   // bfloat16 tiles, usable inside the avx512 copies; false when MIMO_CPU_ISA is set
 
 template <class F>

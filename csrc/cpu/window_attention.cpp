@@ -25,6 +25,7 @@
 #include "cpu/reduce.h"
 #include "cpu/transpose.h"
 #include "cpu/vector_math.h"
+#include "cpu/window_attention_bf16.h"
 
 namespace mimo::cpu::MIMO_ISA {
 namespace {
@@ -211,7 +212,7 @@ inline void online_softmax(C* scores, Range group, Range seen, C& maximum, C& su
   }
   Vec<C> total{};
   for (int j = group.low; j < group.high; j += kLanes<C>) {
-    const Vec<C> e = exp(load(scores + j) - now);
+    const Vec<C> e = exp_below(load(scores + j) - now);
     total += e;
     store(scores + j, e);
   }
@@ -259,6 +260,63 @@ void forward(const WindowAttentionParams& p) {
     for (int i = 0; i < count; ++i) head.value(p.lse, block.first + i) = w.sum[i];
   });
 }
+
+#if defined(__AVX512F__)
+// --- products of bfloat16 pairs (cpu/window_attention_bf16.h) --------------------------------------------------------
+
+struct PairsWorkspace {
+  Scratch<float> rows{kColumns * kMaxHeadDim}, out{kRows * kMaxHeadDim}, scores{kGroup * kColumns};
+  Scratch<float> maximum{kRows}, sum{kRows};
+  Scratch<uint32_t> q{kRows * kMaxHeadDim / 2}, lines{kColumns * kMaxHeadDim / 2}, keys{kColumns * kMaxHeadDim / 2};
+  Scratch<uint32_t> values{kColumns * kMaxHeadDim / 2}, weights{kGroup * kColumns / 2};
+};
+
+// As forward(), but that queries, keys and the weights of values are rounded to bfloat16 for the products.
+void forward_pairs(const WindowAttentionParams& p) {
+  for_each_block<PairsWorkspace>(p, [&](const Block& block, int h, PairsWorkspace& w) {
+    const Head<BFloat16, float> head(p, block, h);
+    const int count = block.count(), width = p.dim, pairs = width / 2;
+    head.load_rows(p.q, block.first, count, kRows, true, float(p.scale), w.out.get());
+    round_pairs(w.out.get(), kRows * width, w.q.get());
+    for (int i = 0; i < kRows * width; ++i) w.out[i] = 0;
+    for (int i = 0; i < kRows; ++i) {
+      w.maximum[i] = -std::numeric_limits<float>::infinity();
+      w.sum[i] = i < count ? 0 : 1;
+    }
+    for_each_column_block(block, p.left, p.right, [&](int first, int columns) {
+      const int padded = whole_vectors<float>({0, columns}).high;
+      head.load_rows(p.k, first, columns, padded, true, 1, w.rows.get());
+      round_pairs(w.rows.get(), padded * width, w.lines.get());
+      transpose(reinterpret_cast<const float*>(w.lines.get()), padded, pairs, reinterpret_cast<float*>(w.keys.get()));
+      head.load_rows(p.v, first, columns, padded, false, 1, w.rows.get());
+      pair_rows(w.rows.get(), padded, width, w.values.get());
+      for (int i = 0; i < count; i += kGroup) {
+        const int group_rows = count - i < kGroup ? count - i : kGroup;
+        const Range seen = visible(block.first + i, group_rows, p.left, p.right, first, columns);
+        if (seen.empty()) continue;
+        const Range group = whole_vectors<float>(seen);
+        float* scores = w.scores.get();
+        multiply_pairs<kGroup>(&w.q[i * pairs], pairs, &w.keys[group.low], kColumns, pairs, scores + group.low,
+                               kColumns, group.high - group.low, false);
+        for (int r = 0; r < kGroup; ++r) {
+          const Range row = visible(block.first + i + r, 1, p.left, p.right, first, r < group_rows ? columns : 0);
+          online_softmax<float>(scores + r * kColumns, group, row, w.maximum[i + r], w.sum[i + r],
+                                &w.out[(i + r) * width], width);
+          round_pairs(scores + r * kColumns + group.low, group.high - group.low,
+                      &w.weights[(r * kColumns + group.low) / 2]);
+        }
+        multiply_pairs<kGroup>(&w.weights[group.low / 2], kColumns / 2, &w.values[group.low / 2 * width], width,
+                               (group.high - group.low) / 2, &w.out[i * width], width, width, true);
+      }
+    });
+    for (int i = 0; i < count; ++i) {
+      head.store_row(&w.out[i * width], block.first + i, false, 1.0f / w.sum[i], p.out);
+    }
+    for (int i = 0; i < kRows; i += kLanes<float>) store(&w.sum[i], load(&w.maximum[i]) + log(load(&w.sum[i])));
+    for (int i = 0; i < count; ++i) head.value(p.lse, block.first + i) = w.sum[i];
+  });
+}
+#endif
 
 // --- backward --------------------------------------------------------------------------------------------------------
 
@@ -312,7 +370,7 @@ void backward_queries(const WindowAttentionBackwardParams& b) {
         for (int r = 0; r < kGroup; ++r) {
           C *s = scores + r * kColumns, *g = grad + r * kColumns;
           for (int j = group.low; j < group.high; j += kLanes<C>) {
-            store(g + j, exp(load(s + j) - w.lse[i + r]) * (load(g + j) - w.delta[i + r]));
+            store(g + j, exp_below(load(s + j) - w.lse[i + r]) * (load(g + j) - w.delta[i + r]));
           }
           hide(g, group, visible(block.first + i + r, 1, p.left, p.right, first, r < group_rows ? columns : 0), C(0));
         }
@@ -359,7 +417,7 @@ void backward_keys(const WindowAttentionBackwardParams& b) {
         for (int r = 0; r < kGroup; ++r) {
           C *s = scores + r * kColumns, *g = grad + r * kColumns;
           for (int j = group.low; j < group.high; j += kLanes<C>) {
-            const Vec<C> probability = exp(load(s + j) - load(&w.lse[j]));
+            const Vec<C> probability = exp_below(load(s + j) - load(&w.lse[j]));
             store(s + j, probability);
             store(g + j, probability * (load(g + j) - load(&w.delta[j])));
           }
@@ -390,6 +448,9 @@ void backward(const WindowAttentionBackwardParams& b) {
 
 void window_attention(const WindowAttentionParams& p) {
   if (p.dtype == DType::f64) return forward<double, double>(p);
+#if defined(__AVX512F__)
+  if (p.dtype == DType::bf16 && p.dim % kPairedWidth == 0 && cpu_has_bf16()) return forward_pairs(p);
+#endif
   MIMO_FLOAT_OR_HALF(p.dtype, forward<T, float>(p));
 }
 

@@ -135,7 +135,9 @@ class TransformerStack(nn.Module):
     def _native(self, device: torch.device) -> bool:
         """Whether attention without a limit to the left is `window_attention`'s all the same.
 
-        Where it is faster than torch's own: causal inference on the CPU (1.2 to 1.8 times).
+        Where it is faster than torch's own: in inference on the CPU if it is causal (1.3 to 1.8 times) or in bfloat16
+        (1.5 to 2.6 times).
         """
-        fits = self.head_dim % 8 == 0 and self.head_dim <= 128
-        return fits and self.right == 0 and device.type == "cpu" and not torch.is_grad_enabled()
+        if device.type != "cpu" or torch.is_grad_enabled() or self.head_dim % 8 or self.head_dim > 128:
+            return False
+        return self.right == 0 or next(self.layers.parameters()).dtype == torch.bfloat16
