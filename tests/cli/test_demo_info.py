@@ -1,5 +1,6 @@
 """demo and info."""
 
+import json
 import subprocess
 import sys
 from importlib.resources import as_file, files
@@ -96,10 +97,35 @@ def test_info_of_a_language_model(mimo) -> None:
     facts = dict(line.split("  ", 1) for line in run.out.splitlines())
     facts = {name.strip(): value.strip() for name, value in facts.items()}
     assert facts["kind"] == "language model"
-    assert facts["parameters"] == "0.5 million, of these patch encoder 0.0, patch decoder 0.1"
+    assert facts["parameters"] == (
+        "0.5 million: backbone 0.1, text embeddings 0.0, text head 0.0, speech embeddings 0.1, patch encoder 0.0, "
+        "patch decoder 0.1"
+    )
     assert facts["layers"] == "3, patch encoder 2, patch decoder 3"
     assert facts["vocabulary"] == "704 rows, 651 tokens"
     assert facts["context"] == "8192 text tokens and patches, 1311 s of speech"
+    assert facts["keys and values"] == "4.8 KB per second of audio in float32, 2.4 KB per second of audio in bfloat16"
+
+
+def test_info_of_the_released_size_from_its_config_alone(mimo, tmp_path: Path) -> None:
+    """By hand: 36 layers x 2 x 8 heads x 128 x 2 bytes x 6.25 positions/s; 512 positions of two pages a stream."""
+    config = json.loads((LANGUAGE_MODEL / "config.json").read_text())
+    released = {
+        **{"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 32},
+        **{"num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151680, "local_dim": 1024, "local_layers": 16},
+        **{"local_attn_heads": 64, "local_ffn_dim": 4096, "input_local_dim": 1024, "input_local_layers": 6},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config | released))
+    run = mimo("info", "--model", tmp_path)
+    assert run.status == 0, run.err
+    facts = dict(map(str.strip, line.split("  ", 1)) for line in run.out.splitlines())
+    assert facts["keys and values"].endswith("921.6 KB per second of audio in bfloat16")
+    assert "no text tokenizer" in facts["vocabulary"]
+    weights = 16.0e9  # bfloat16: 36 blocks of 177 million, twice 621 of text, 16 + 6 local blocks of 17
+    assert facts["in bfloat16"].startswith(f"{weights / 1e9:.1f} GB of weights; streams in 8 GB: none, 16 GB: none, 24")
+    assert facts["in bfloat16"].endswith(f"80 GB: {int((0.9 * 80e9 - weights) / (512 * 147456))}")
+    assert facts["in int8"].startswith("8.6 GB")
+    assert facts["in int4"].startswith("5.7 GB of weights; streams in 8 GB: ")
 
 
 def test_plan_of_a_file_is_one_job(wav: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from mimo_audio.engine import Engine, Guard, Limits, QueueFullError, Request, ge
 from mimo_audio.engine.executor import SHAPES
 from mimo_audio.errors import GenerationError, LanguageModelError
 from mimo_audio.lm import AudioLanguageModel, groups
+from mimo_audio.lm.quantized import Quantization, quantize
 from mimo_audio.lm.samplers import AUDIO, GREEDY, Sampler
 
 WARM = Sampler(temperature=0.8, top_p=0.95)
@@ -102,14 +103,18 @@ ASKED = st.tuples(
     st.booleans(),
     st.integers(0, 3),
     st.sampled_from(["runs", "runs", "cancelled"]),
+    st.integers(0, 3),  # groups of its own that it makes before the next one comes
 )
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("static", [False, True])
-def test_tokens_are_those_of_each_request_alone(model, prompt, dtype, static) -> None:
-    """Any neighbours, lengths, samplers, slots, pages and pools, cancelled in the middle or not: the same bits."""
-    model = deepcopy(model).to(dtype)
+@pytest.mark.parametrize(
+    ("weights", "static"),
+    [("float32", False), ("float32", True), ("bfloat16", False), ("bfloat16", True), ("int8", False), ("int4", False)],
+)
+def test_tokens_are_those_of_each_request_alone(model, prompt, weights, static) -> None:
+    """Any neighbours, lengths, samplers, slots, pages, pools, threads; joining at any step, cancelled or not."""
+    model = deepcopy(model)
+    quantize(model, Quantization.named(weights)) if "int" in weights else model.to(getattr(torch, weights))
     known: dict[tuple, Tensor] = {}
 
     def tokens(start: int, length: int, new: int, warm: bool, seed: int) -> Tensor:
@@ -120,19 +125,28 @@ def test_tokens_are_those_of_each_request_alone(model, prompt, dtype, static) ->
 
     @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
     @given(
-        st.lists(ASKED, min_size=1, max_size=9), st.integers(1, 5), st.sampled_from([16, 32, 256]), st.integers(0, 4)
+        st.lists(ASKED, min_size=1, max_size=9),
+        st.integers(1, 5),
+        st.sampled_from([16, 32, 256]),
+        st.integers(0, 4),
+        st.integers(1, 3),
     )
-    def check(asked, slots, size, spare) -> None:
+    def check(asked, slots, size, spare, threads) -> None:
+        known_tokens = [tokens(*how) for *how, _, _ in asked]
+        before = torch.get_num_threads()
         engine = Engine(model, slots, 64 // size + 1 + spare, page_size=size, static=static)
         handles = []
-        for start, length, new, warm, seed, fate in asked:
+        torch.set_num_threads(threads)
+        for start, length, new, warm, seed, fate, alone_for in asked:
             handles.append(engine.submit(request(varied(prompt, start, length), new, seed, warm)))
+            for _ in range(alone_for):
+                next(handles[-1], None)
             if fate == "cancelled":
-                next(handles[-1])
+                next(handles[-1], None)
                 handles[-1].cancel()
-        for (start, length, new, warm, seed, fate), handle in zip(asked, handles, strict=True):
-            result = handle.result()
-            wanted = tokens(start, length, new, warm, seed)
+        results = [handle.result() for handle in handles]
+        torch.set_num_threads(before)
+        for (_, _, new, _, _, fate, _), result, wanted in zip(asked, results, known_tokens, strict=True):
             assert torch.equal(result.ids, wanted[:, : result.ids.shape[1]])
             if fate == "runs" or result.reason != "cancelled":
                 assert result.reason == "length"

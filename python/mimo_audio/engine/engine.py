@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 PAGE = 256  # positions: pieces of backbone_step's attention on the CPU, so that none has to be gathered
 CONTEXTS = 2  # whole ones that the pool has room for, unless told otherwise
+BESIDE = {False: 8, True: 32}  # positions of prompts beside one group: what a GPU does in the time of one
 
 
 def generate(
@@ -170,8 +171,8 @@ class Engine:
         self.model, self.queue = language_model, queue
         self._blank = groups.text_group(0, language_model.config)
         self.pool = PagePool(pages, page_size)
-        self._scheduler = Scheduler(self.pool, slots)
         self._executor = Executor(language_model, pages, page_size, static)
+        self._scheduler = Scheduler(self.pool, slots, beside=BESIDE[self._executor.static])
         self._handles: dict[int, Handle] = {}
         self._inbox: deque[Handle] = deque()
         self._count = 0

@@ -55,9 +55,13 @@ class Plan:
 
 
 class Scheduler:
-    """`slots` requests at once; a step has at most `rows` positions of prompts, `beside` those that make groups."""
+    """`slots` requests at once; a step has at most `rows` positions of prompts.
 
-    def __init__(self, pool: PagePool, slots: int, rows: int = 256, beside: int = 32) -> None:
+    Beside requests that make groups it has two for each of them, `beside` at least: a position of a prompt costs less
+    than a group, so the groups wait for less than two steps' time, however long the prompt is.
+    """
+
+    def __init__(self, pool: PagePool, slots: int, rows: int = 256, beside: int = 8) -> None:
         self.pool, self.slots, self.rows, self.beside = pool, slots, rows, beside
         self.waiting: deque[Job] = deque()
         self.running: list[Job] = []  # oldest first
@@ -88,7 +92,7 @@ class Scheduler:
         for job in [job for job in self.running if job.known - job.computed == 1 and not job.paused]:
             if job in self.running and self._make_room(job, 1):  # an older one may have taken its pages
                 works.append(self._work(job, 1))
-        left = self.beside if works else self.rows
+        left = min(self.rows, max(self.beside, 2 * len(works))) if works else self.rows
         ahead: set[bytes] = set()  # marks that older requests are about to reach
         for job in [job for job in self.running if job.known - job.computed > 1]:
             if left < 1:
