@@ -11,6 +11,7 @@ fifth. Exits with 1 and says what was wrong otherwise.
 
 import argparse
 import asyncio
+import ctypes
 import gc
 import json
 import random
@@ -42,7 +43,7 @@ TINY = LanguageModelConfig(
 SPECIAL = SpecialTokens(1, 2, 0, *range(3, 11))
 POISON = 95  # a text token whose embedding is not a number
 KINDS = {"whole": 60, "cancelled": 10, "slow": 8, "deadline": 8, "bad": 7, "poisoned": 4, "guarded": 3}
-MOST_GROWTH = 24 << 20  # bytes of resident memory: what an allocator keeps
+MOST_GROWTH = 16 << 20  # bytes of resident memory: pieces that the allocator cannot give back
 
 
 class Soak:
@@ -229,7 +230,9 @@ def _quietly(handle: Handle) -> Iterator[Tensor]:
 
 
 def resident() -> int:
-    """Bytes of this process in memory now."""
+    """Bytes of this process in memory now, without what the allocator keeps for each thread that ever was."""
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     except OSError:  # no /proc: the most there ever was
