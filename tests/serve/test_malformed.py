@@ -13,7 +13,8 @@ COUNT = int(os.environ.get("MIMO_FUZZ", "150"))
 ODD = (
     None, True, 0, -1, 1, 2**63, -(2**70), 1e308, 0.5, "", "x", "\x00", "\ud800", "a" * 5000,
     "../../etc/passwd", "http://localhost/", [], {}, [[]], [None], {"id": None}, {"id": "x"}, {"": 1}, "alloy",
-    "wav", "sse", "nan", "-1", "1e999", "audio", ["audio"], ["text", "audio"], [{"role": "user", "content": "Hi"}], [{"role": "assistant"}],
+    "wav", "sse", "nan", "-1", "1e999", "audio", ["audio"], ["text", "audio"],
+    [{"role": "user", "content": "Hi"}], [{"role": "assistant"}],
     [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}]}],
 )  # fmt: skip
 QUICK = {"max_seconds": 0.2, "max_tokens": 2}  # what is answered after all
