@@ -2,10 +2,15 @@
 
 import asyncio
 import json
+import os
+import shutil
 import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -15,9 +20,11 @@ from mimo_audio.cli import main
 from mimo_audio.serve.app import create_app
 from mimo_audio.serve.gate import Rates
 from mimo_audio.serve.responses import Streamed
+from mimo_audio.serve.server import run
 from mimo_audio.serve.service import Service
 from mimo_audio.serve.settings import Limits, Settings, digests, is_loopback
 
+LANGUAGE_MODEL = Path(os.environ.get("MIMO_GOLDEN", Path(__file__).parents[1] / "golden")) / "ckpt" / "A_lm_s0"
 LONG = {"input": "Hello", "response_format": "pcm", "max_seconds": 290}
 
 
@@ -191,3 +198,50 @@ def test_which_addresses_need_keys(capsys: pytest.CaptureFixture[str], monkeypat
         *[True] * 4,
         *[False] * 3,
     ]
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A port that is taken, and a model that is found out to be damaged when the server already listens."""
+    model = ["--model", str(LANGUAGE_MODEL), "--tokenizer", "nano", "--device", "cpu"]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert main(["serve", *model, "--port", str(taken.getsockname()[1])]) == 2
+    assert "cannot listen at 127.0.0.1" in capfd.readouterr().err
+    damaged = tmp_path / "damaged"
+    shutil.copytree(LANGUAGE_MODEL, damaged)
+    (damaged / "model.safetensors").write_bytes(b"\0" * 100)
+    assert main(["serve", "--model", str(damaged), "--tokenizer", "nano", "--port", "0"]) == 2
+    said = capfd.readouterr().err
+    assert "cannot read" in said
+    assert "Traceback" not in said
+
+
+def test_over_tls(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", *subject]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    settings = Settings(port=free_port())
+    service = NoModel(lambda: None, "none")
+    running = threading.Thread(target=run, args=(service, settings, certificate, key))
+    running.start()
+    context = ssl.create_default_context(cafile=certificate)
+    until = time.monotonic() + 30
+    while True:
+        try:
+            answer = httpx.get(f"https://localhost:{settings.port}/health", verify=context)
+            break
+        except httpx.ConnectError:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+    assert answer.json() == {"status": "ok"}
+    service.on_failure()  # ends it
+    running.join(20)
+    assert not running.is_alive()
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]

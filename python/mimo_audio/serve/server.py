@@ -5,6 +5,7 @@ from typing import Any
 
 import uvicorn
 
+from mimo_audio.errors import MimoError
 from mimo_audio.serve.app import create_app
 from mimo_audio.serve.service import Service
 from mimo_audio.serve.settings import Settings
@@ -48,5 +49,7 @@ def run(service: Service, settings: Settings, tls_cert: Path | None = None, tls_
     except KeyboardInterrupt:  # the signal once more, when all is done
         if not server.started:
             raise
+    except SystemExit as error:  # uvicorn has said why in the log
+        raise MimoError(f"cannot listen at {settings.host}, port {settings.port}") from error
     if service.failure is not None:
         raise service.failure
