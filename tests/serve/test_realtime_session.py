@@ -604,6 +604,9 @@ class Dialogue(RuleBasedStateMachine):
     def codes_of_cancelled_answers_come(self, more: int) -> None:
         for answer in self.fake.cancelled:
             patches = answer.samples // (GROUP * FRAME) + more
+            told = len(self.fake.events)
+            self.fake.speak(answer, "late", 1)
+            assert len(self.fake.events) == told
             self.fake.end(answer, "word " * patches, patches, "cancelled")
         self.fake.cancelled = []
 

@@ -43,7 +43,7 @@ export class Player {
     this.node.connect(this.analyser).connect(this.context.destination);
     this.playing = false;
     this.node.port.onmessage = ({ data }) => {
-      if (data.cleared) { this.waiting?.(data); this.waiting = null; return; }
+      if (data.cleared) { this.playing = false; this.waiting?.(data); this.waiting = null; return; }
       this.playing = data.playing;
       this.onplay(data.id, data.heard, data.playing);
     };

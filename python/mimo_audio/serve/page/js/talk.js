@@ -159,7 +159,7 @@ const handlers = {
     const { text, note } = bubble(item.id, "assistant");
     if (response.status === "failed") note.textContent = `failed: ${response.status_details?.error?.message || ""}`;
     else if (!text.textContent) text.textContent = "(no words)";
-    if (response.status !== "cancelled") $("talk-count").textContent = ++answers;
+    if (made) $("talk-count").textContent = ++answers;
     show();
   },
   "conversation.item.truncated"(event) {
@@ -170,8 +170,9 @@ const handlers = {
   "conversation.item.retrieved"({ item }) { // what it remembers, and what was never heard
     const found = bubbles.get(item.id);
     if (!found) return;
-    const whole = found.text.textContent, kept = item.content[0].transcript || "";
-    if (whole.startsWith(kept)) found.text.replaceChildren(kept, make("span", { class: "unheard" }, whole.slice(kept.length)));
+    const whole = found.text.textContent.trimStart(), kept = item.content[0].transcript?.trimStart() || "";
+    if (whole.startsWith(kept)) found.text.replaceChildren(kept, make("s", { class: "unheard" }, whole.slice(kept.length)));
+    $("talk-log").scrollTop = $("talk-log").scrollHeight;
   },
   error({ error }) {
     if (!["response_cancel_not_active", "item_not_found", "input_audio_buffer_commit_empty"].includes(error.code)) notice(error.message);
