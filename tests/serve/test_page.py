@@ -130,7 +130,10 @@ def test_every_part_works_once_and_is_accessible(page: Any) -> None:
     page.fill("#speak-text", "Hello")
     page.click("#speak-go")
     page.wait_for_selector("#speak-result:not([hidden]), #notice:not([hidden])")  # a random model may say nothing
-    for part, button, result in (("listen", "#listen-transcribe", "#listen-result"), ("codec", "#codec-go", "#codec-result")):
+    for part, button, result in (
+        ("listen", "#listen-transcribe", "#listen-result"),
+        ("codec", "#codec-go", "#codec-result"),
+    ):
         page.click(f"#tab-{part}")
         page.click(f"#{part}-sound >> text=Example")
         expect(page.locator(f"#{part}-sound canvas")).to_be_visible()

@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 from openai import AsyncOpenAI, OpenAI
-from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 pytest.importorskip("silero_vad", reason="the extra [serve] is not installed")
@@ -99,7 +98,4 @@ def test_a_client_that_vanishes_frees_its_place(server) -> None:
     while json.loads(socket.recv(60))["type"] != "response.created":
         pass
     socket.socket.close()
-    with pytest.raises((ConnectionClosed, OSError)):
-        socket.recv(5)
-        socket.send("{}")
     server.eventually(lambda: server.open_answers == 0)

@@ -76,7 +76,7 @@ function show() {
   else if (held) state("Hearing you");
   else if (player?.playing) state("Speaking");
   else if (active) state("Thinking");
-  else state(push ? "Hold the button, and talk" : microphone ? "Listening" : "Write something");
+  else state(!microphone ? "Write something" : push ? "Hold the button, and talk" : "Listening");
 }
 
 // The answer ends here: what was not heard is forgotten, by the server too
