@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from mimo_audio.tokenizer.products import linear
 from mimo_audio.tokenizer.transformer import TransformerStack, rotary_tables
 
 
@@ -88,4 +89,6 @@ def test_the_activation_is_that_of_the_feed_forward_network(activation):
     }[activation]
     layer = stack(activation=activation, depth=1).layers[0]
     x = torch.randn(50) * 3
-    assert_close(layer.activation(x), definition(x), atol=1e-5, rtol=1e-5)
+    same = torch.nn.Linear(50, 50, bias=False)
+    torch.nn.init.eye_(same.weight)
+    assert_close(linear(same, x[None], layer.activation)[0], definition(x), atol=1e-5, rtol=1e-5)

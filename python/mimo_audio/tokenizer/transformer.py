@@ -3,9 +3,8 @@
 All three are the same blocks with rotary positions; they differ in width and in what a frame may attend to.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -13,13 +12,14 @@ from torch import Tensor, nn
 
 import mimo_audio_native as mn
 from mimo_audio.tokenizer.packing import cumulative
+from mimo_audio.tokenizer.products import linear
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_new": partial(F.gelu, approximate="tanh"),
-    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
-    "relu": F.relu,
-    "silu": F.silu,
+ACTIVATIONS = {  # names of configs -> those of ops
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
 }
 
 
@@ -74,13 +74,14 @@ class SelfAttention(nn.Module):
         self.v_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, layout: Layout) -> Tensor:
-        q, k, v = (proj(x).view(len(x), self.heads, -1) for proj in (self.q_proj, self.k_proj, self.v_proj))
+    def forward(self, x: Tensor, layout: Layout, residual: Tensor) -> Tensor:
+        """residual + the attention of x [T, width]."""
+        q, k, v = (linear(proj, x).view(len(x), self.heads, -1) for proj in (self.q_proj, self.k_proj, self.v_proj))
         if layout.full:
             y = _full_attention(q, k, v, layout)
         else:
             y = mn.window_attention(q, k, v, layout.cu_seqlens, layout.left, layout.right, layout.cos, layout.sin)
-        return self.out_proj(y.flatten(-2))
+        return linear(self.out_proj, y.flatten(-2), residual=residual)
 
 
 class TransformerLayer(nn.Module):
@@ -96,8 +97,8 @@ class TransformerLayer(nn.Module):
         self.activation = ACTIVATIONS[activation]
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
-        x = x + self.self_attn(self.self_attn_layer_norm(x), layout)
-        return x + self.fc2(self.activation(self.fc1(self.final_layer_norm(x))))
+        x = self.self_attn(self.self_attn_layer_norm(x), layout, x)
+        return linear(self.fc2, linear(self.fc1, self.final_layer_norm(x), self.activation), residual=x)
 
 
 class TransformerStack(nn.Module):
@@ -119,7 +120,7 @@ class TransformerStack(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(TransformerLayer(width, heads, ffn_dim, activation, norm) for _ in range(depth))
         self.left, self.right = window[0], 0 if causal else window[1]
-        self.theta, self.activation = theta, activation
+        self.theta = theta
         self.head_dim = width // heads
 
     def layout(self, lengths: Sequence[int], device: torch.device) -> Layout:

@@ -19,8 +19,6 @@ import mimo_audio_native as mn
 from mimo_audio.tokenizer.streaming.state import State
 from mimo_audio.tokenizer.transformer import TransformerLayer, TransformerStack
 
-TANH = ("gelu_new", "gelu_pytorch_tanh")  # names of one activation
-
 
 class StreamingStack:
     """`stack` with `rights` frames of look-ahead per layer and `left` frames of memory; its input lags by `delay`.
@@ -43,7 +41,7 @@ class StreamingStack:
         self.delays = list(accumulate(self.rights, initial=delay))  # of every layer's input; the last: of the output
         layers = [cast(TransformerLayer, layer) for layer in stack.layers]
         self.weights = [tensor for layer in layers for tensor in _weights(layer)]
-        self.activation = "gelu_tanh" if stack.activation in TANH else stack.activation
+        self.activation = layers[0].activation
         self.eps = cast(float, layers[0].final_layer_norm.eps)
         weight, heads = layers[0].self_attn.k_proj.weight, layers[0].self_attn.heads
         width = len(weight)
