@@ -24,6 +24,7 @@ def run(arguments: Namespace) -> int:
         context=arguments.context,
         precision="bfloat16" if device.startswith("cuda") else "float32",
         seed=arguments.seed,
+        empty_loss_weight=arguments.empty_loss_weight,
     )
     workers = 1 if device.startswith("cuda") else os.cpu_count() or 1
     finetune(model, tokenizer, arguments.data, arguments.out, settings, arguments.resume, device, workers)

@@ -71,6 +71,13 @@ def positive(text: str) -> int:
     return value
 
 
+def amount(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ValueError
+    return value
+
+
 def numbers(text: str) -> tuple[int, ...]:
     values = tuple(map(int, text.split(",")))
     if min(values) < 0:

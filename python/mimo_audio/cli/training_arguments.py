@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from mimo_audio.cli.language_arguments import language_model
-from mimo_audio.cli.parsing import Commands, command, model, n_q, numbers, positive
+from mimo_audio.cli.parsing import Commands, amount, command, model, n_q, numbers, positive
 
 ABILITIES = ("transcription", "speaking", "conversion", "continuation", "answering")
 
@@ -95,7 +95,7 @@ def _add_finetune(commands: Commands) -> None:
     finetune.add_argument("--lora", action="store_true", help="train low-rank adapters, not all weights")
     finetune.add_argument("--rank", type=positive, default=16, metavar="N", help="of the adapters (default: 16)")
     finetune.add_argument(
-        "--learning-rate", type=float, metavar="R", help="(default: 2e-4 with --lora, else 1e-5 and 5e-5 by module)"
+        "--learning-rate", type=amount, metavar="R", help="(default: 2e-4 with --lora, else 1e-5 and 5e-5 by module)"
     )
     finetune.add_argument(
         "--context", type=positive, default=2048, metavar="N", help="positions of a row (default: 2048)"
@@ -104,6 +104,10 @@ def _add_finetune(commands: Commands) -> None:
     finetune.add_argument(
         "--micro-batches", type=positive, default=4, metavar="N", help="micro-batches of a step (default: 4)"
     )
+    finetune.add_argument(
+        "--empty-loss-weight", type=amount, default=0.01, metavar="W",
+        help="of <|empty|>, which says that a patch follows; 1 for a model that cannot speak yet (default: 0.01)",
+    )  # fmt: skip
     finetune.add_argument("--seed", type=int, default=0, metavar="N", help="of the order of the data (default: 0)")
     finetune.add_argument("--resume", action="store_true", help="continue the run in OUT")
     finetune.add_argument(

@@ -8,6 +8,7 @@ from pathlib import Path
 from mimo_audio.data.token_set import DESCRIPTION, TokenSet
 from mimo_audio.errors import MimoError
 from mimo_audio.lm import LanguageModelConfig
+from mimo_audio.lm.losses import EMPTY_LOSS_WEIGHT
 from mimo_audio.train.lm import train_one
 from mimo_audio.train.lm_data import Data, SetOfTasks, TaskWeights, tasks_of
 from mimo_audio.train.lm_recipe import LanguageModelRecipe, LearningRates, Stage
@@ -25,7 +26,11 @@ TOKENS = "tokens"  # the set that manifests become, in the folder of the run
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What may be chosen of a fine-tuning; learning_rate None: the report's for all weights, 2e-4 for adapters."""
+    """What may be chosen of a fine-tuning; learning_rate None: the report's for all weights, 2e-4 for adapters.
+
+    empty_loss_weight: of text labels that are <|empty|>, "now a patch". With the published weight a model that has not
+    learned to speak learns it late.
+    """
 
     steps: int = 500
     lora: Lora | None = None
@@ -35,6 +40,7 @@ class Settings:
     context: int = 2048
     precision: str = "bfloat16"
     seed: int = 0
+    empty_loss_weight: float = EMPTY_LOSS_WEIGHT
 
 
 def finetune(
@@ -73,6 +79,7 @@ def finetune(
         weight_decay=0.0,
         precision=settings.precision,  # type: ignore[arg-type]
         lora=settings.lora,
+        empty_loss_weight=settings.empty_loss_weight,
         data=Data(sets=tuple(parts(sets))),
         log_every=max(1, min(10, settings.steps // 10)),
         checkpoint_every=max(1, min(500, settings.steps)),

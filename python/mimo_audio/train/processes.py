@@ -4,13 +4,22 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from mimo_audio.errors import MimoError, first_line
+
 BUCKET = 1 << 24  # numbers in one message
+PATIENCE = timedelta(minutes=20)  # with another process, which may be writing a large model
+TRANSPORTS = ("gloo", "nccl", "connection", "socket", "timed out")  # words of errors that a lost process causes
+
+
+class ProcessesError(MimoError):
+    """A process of a parallel run has ended, or does not answer any more."""
 
 
 @dataclass(frozen=True)
@@ -89,15 +98,30 @@ def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def connected(device: str) -> Iterator[Processes]:
-    """The group that torchrun started this process in, or this process alone; device "cpu" or "cuda"."""
+def connected(device: str, patience: timedelta = PATIENCE) -> Iterator[Processes]:
+    """The group that torchrun started this process in, or this process alone; device "cpu" or "cuda".
+
+    Raises ProcessesError where another process is gone, or has not come to a sum for as long as `patience`.
+    """
     count, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     place = torch.device(device)
     if place.type == "cuda":
         place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(place)
-    if count > 1:
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
-    yield Processes(rank, count, place)
+    try:
+        if count > 1:
+            dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=patience)
+        yield Processes(rank, count, place)
+    except RuntimeError as error:
+        if count == 1 or not _is_of_transport(error):
+            raise
+        raise ProcessesError(
+            f"process {rank} of {count}: another has ended or does not answer ({first_line(error)}); "
+            "the last checkpoint is intact"
+        ) from error
     if count > 1:  # after an error the others may be anywhere, and leaving together would wait for them
         dist.destroy_process_group()
+
+
+def _is_of_transport(error: RuntimeError) -> bool:
+    return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in TRANSPORTS)
