@@ -4,7 +4,7 @@
 #   make demo [AUDIO=my.wav]   set up, round-trip speech through the tokenizer, print the quality
 #   make test                  set up, run every test
 #   make lint                  clang-format, ruff, mypy
-#   make mutants               plant faults one at a time: do the tests notice?
+#   make mutants [MUTANTS="--areas prompts --sample 20 --seed 1"]   plant faults one at a time: do the tests notice?
 #   make bench                 measure the ops against plain torch, write bench/results/
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
@@ -63,7 +63,7 @@ format: $(VENV)/.lint
 	$(BIN)/ruff format .
 
 mutants: $(VENV)/.installed
-	$(BIN)/python scripts/mutants.py --json bench/results/mutants.json
+	$(BIN)/python scripts/mutants.py --resume --json bench/results/mutants.json $(MUTANTS)
 
 bench: $(VENV)/.installed
 	$(BIN)/python bench/run.py --json bench/results/cpu.json
