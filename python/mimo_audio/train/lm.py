@@ -27,6 +27,7 @@ from mimo_audio.train.batch import Batch, Source
 from mimo_audio.train.flops import peak_flops, step_flops
 from mimo_audio.train.lm_data import make_source
 from mimo_audio.train.lm_recipe import LanguageModelRecipe, Stage
+from mimo_audio.train.lm_sounds import Sounds
 from mimo_audio.train.lm_start import MODULES, initialise, make_optimizer, schedule
 from mimo_audio.train.log import TrainingLog
 from mimo_audio.train.loop import run
@@ -39,7 +40,15 @@ LOG = logging.getLogger(__name__)
 MODEL = "model"
 FRAME_RATE = 25.0  # of the codec, Hz
 FREE = (  # change no step, besides those of resumption
-    *("validation", "validation_batches", "activation_checkpointing", "shard", "tensor_parallel"),
+    *(
+        "validation",
+        "validation_batches",
+        "sounds",
+        "tokenizer",
+        "activation_checkpointing",
+        "shard",
+        "tensor_parallel",
+    ),
 )
 
 
@@ -76,6 +85,7 @@ class Trainer:
         processes: Processes,
         noted: Mapping[str, Any] | None = None,
         validation: Source | None = None,
+        sounds: Sounds | None = None,
     ) -> None:
         if stage.micro_batches % processes.count:
             raise TrainingError(
@@ -89,7 +99,9 @@ class Trainer:
             add_lora(self.model, stage.lora, stage.seed)
         if stage.precision == "pure_bfloat16":
             self.model = self.model.bfloat16()
-        self.training, self.source, self.validation = stage, source, validation
+        self.training, self.source, self.validation, self.sounds = stage, source, validation, sounds
+        self.saved: Path | None = None  # the model folder of the last checkpoint
+        self.has_originals = False  # whether the log has what the answers should sound like
         self.processes, self.noted = processes, noted or {}
         self.weights = weights
         self.audio = any(weights[1:])
@@ -206,7 +218,8 @@ class Trainer:
 
     def save(self, folder: Path, done: int) -> None:
         """Writes model/ and then the checkpoint, whose presence tells that both are there. Raises OutputError."""
-        parallel.save_pretrained(self.model, self.training.lora, folder / MODEL, self.processes)
+        self.saved = folder / MODEL
+        parallel.save_pretrained(self.model, self.training.lora, self.saved, self.processes)
         checkpoint.save(folder, done, self.noted, self.model, self.optimizer, self.processes)
 
     def load(self, folder: Path) -> int:
@@ -216,14 +229,29 @@ class Trainer:
             raise ModelError(f"cannot resume from {folder}: no checkpoint")
         return checkpoint.load(path, self.model, self.optimizer, self.processes)
 
-    @torch.no_grad()
     def examine(self, log: TrainingLog | None, done: int) -> None:
-        """Notes the mean cross-entropy of the validation data's text and codes, by task."""
-        if self.validation is None:
-            return
+        """Notes the mean cross-entropy of the validation data's text and codes, by task, and some answers' sound."""
+        if self.validation is not None:
+            self._validate(self.validation, log, done)
+        if self.sounds is not None and log and self.saved:
+            try:
+                self._listen(self.sounds, self.saved, log, done)
+            except MimoError as error:  # a look at the run, which shall not end it
+                LOG.warning("no sounds: %s", error)
+
+    def _listen(self, sounds: Sounds, saved: Path, log: TrainingLog, done: int) -> None:
+        if not self.has_originals:
+            for name, wave in sounds.originals():
+                log.listen(done, name, wave, sounds.sample_rate)
+            self.has_originals = True
+        for name, wave in sounds.answers(saved, self.processes.device):
+            log.listen(done, name, wave, sounds.sample_rate)
+
+    @torch.no_grad()
+    def _validate(self, validation: Source, log: TrainingLog | None, done: int) -> None:
         sums: dict[str, Tensor] = {}  # by task: of text, labels, of codes, labels
         for number in range(self.processes.rank, self.training.validation_batches, self.processes.count):
-            batch = self.validation.batch(0, number)
+            batch = validation.batch(0, number)
             packed = read(self.model, batch, self.training).packed
             with autocast(self.processes.device, self.training.precision):
                 found = self.loss_pass(packed.to(self.processes.device), self.audio)
@@ -326,7 +354,8 @@ def make_trainer(recipe: LanguageModelRecipe, name: str, processes: Processes, s
         for data in (stage.data, stage.validation)
     )
     assert data is not None
-    return Trainer(model, stage, data, processes, noted(recipe, name), validation)
+    sounds = Sounds(validation, stage.sounds, stage.tokenizer) if validation and stage.sounds else None
+    return Trainer(model, stage, data, processes, noted(recipe, name), validation, sounds)
 
 
 def make_model(recipe: LanguageModelRecipe, seed: int, start: Path | None) -> tuple[AudioLanguageModel, TextTokenizer]:

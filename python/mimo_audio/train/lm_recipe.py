@@ -35,6 +35,9 @@ class Stage:
     is. warmup: share of the steps. loss_weights: of the text and of every codebook. precision: "bfloat16" keeps weights
     in float32 and multiplies in bfloat16, "pure_bfloat16" keeps weights and moments in bfloat16, too.
 
+    sounds: so many spoken answers to requests of `validation` are decoded by `tokenizer` (a folder, or "nano") after
+    every checkpoint, for TensorBoard.
+
     lora: train adapters only, which are merged into what model/ holds.
 
     For models that are too large for one GPU: activation_checkpointing computes the forward pass of blocks again for
@@ -55,6 +58,8 @@ class Stage:
     data: Data
     validation: Data | None = None
     validation_batches: Size = 8
+    sounds: Annotated[int, Range(0, 64)] = 0
+    tokenizer: str = "nano"
     weight_decay: Rate = 0.1
     betas: tuple[Fraction, Fraction] = (0.9, 0.95)
     clip: Positive = 1.0
@@ -138,6 +143,8 @@ def _contradictions(recipe: LanguageModelRecipe) -> list[str]:
                 problems.append(f"{where}.loss_weights must be absent: understanding trains on the text alone")
             if stage.learning_rates.patch_decoder:
                 problems.append(f"{where}.learning_rates.patch_decoder must be absent: understanding does not train it")
+        if stage.sounds and (stage.validation is None or stage.kind == "understanding"):
+            problems.append(f"{where}.sounds must be 0 without validation or in understanding, which learns no speech")
         if stage.loss_weights is not None and not any(stage.loss_weights):
             problems.append(f"{where}.loss_weights must have one above 0")
         if recipe.model and stage.loss_weights is not None:
