@@ -1,8 +1,9 @@
-"""One build of the ops under several versions of torch: runs scripts/one_op.py with each of the interpreters given.
+"""The ops under several versions of torch and Python: runs scripts/one_op.py with each of the interpreters given.
 
     python scripts/versions.py --json bench/results/versions.json OTHER/bin/python ...
 
-Each sees this checkout's mimo_audio_native, as it is built for this Python, beside its own torch.
+Each sees this checkout's mimo_audio_native, as it is built for this Python, beside its own torch; with --installed the
+one that is installed for it (scripts/versions.sh).
 """
 
 import argparse
@@ -21,13 +22,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("interpreters", nargs="+", metavar="PYTHON", help="of an environment with torch")
     parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="the record")
+    parser.add_argument("--installed", action="store_true", help="each uses its own mimo_audio_native")
     arguments = parser.parse_args()
+    path = {} if arguments.installed else {"PYTHONPATH": str(ROOT)}
     found = []
     for interpreter in arguments.interpreters:
         python, torch = subprocess.check_output([interpreter, "-c", SAY], text=True).split()
         run = subprocess.run(
             [interpreter, "-W", "ignore", ROOT / "scripts" / "one_op.py"],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, **path},
             capture_output=True,
             text=True,
         )

@@ -7,11 +7,14 @@ nobody leaves a command out in silence. docs/data.md and the README's Python hav
 import json
 import re
 import shutil
+import sys
 import wave
 from collections import Counter
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -100,3 +103,23 @@ def test_finetuning(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("said.wav", "said-again.wav", "more.wav"):
         with wave.open(name) as sound:
             assert 0.2 < sound.getnframes() / sound.getframerate() < 5
+
+
+def test_the_notebook_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its code cells, in order, as Jupyter runs them; where IPython is not installed a stand-in plays."""
+    player = ModuleType("IPython.display")
+    player.Audio = lambda wave, rate: len(wave) / rate  # type: ignore[attr-defined]
+    for name, module in (("IPython", ModuleType("IPython")), ("IPython.display", player)):
+        monkeypatch.setitem(sys.modules, name, module)
+    notebook = json.loads((ROOT / "docs" / "quickstart.ipynb").read_text(encoding="utf-8"))
+    assert notebook["nbformat"] == 4
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    names: dict[str, Any] = {}
+    for cell in cells:
+        exec(cell, names)
+    assert not any(cell.get("outputs") for cell in notebook["cells"])  # nothing of one machine
+    said = capsys.readouterr().out
+    assert re.search(r"codes \[8, \d+\]: ", said)
+    assert float(re.findall(r"([\d.]+)% of the codes agree", said)[0]) > 99.5
+    assert torch.equal(names["by_four"], names["by_seven"])
+    assert names["sound"].grad.shape == names["decoded"].shape

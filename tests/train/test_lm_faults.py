@@ -56,7 +56,7 @@ def test_a_killed_run_loses_the_steps_since_its_checkpoint(tmp_path):
     for wanted in (5, 20):
         process = started(tmp_path, changes)
         while process.poll() is None and done(tmp_path) < wanted:
-            time.sleep(0.01)
+            time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL
