@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="the record")
     parser.add_argument("--installed", action="store_true", help="each uses its own mimo_audio_native")
     arguments = parser.parse_args()
-    path = {} if arguments.installed else {"PYTHONPATH": str(ROOT)}
+    path = {"PYTHONPATH": "" if arguments.installed else str(ROOT)}
     found = []
     for interpreter in arguments.interpreters:
         python, torch = subprocess.check_output([interpreter, "-c", SAY], text=True).split()
