@@ -59,8 +59,8 @@ def test_a_killed_run_loses_the_steps_since_its_checkpoint(tmp_path):
         while process.poll() is None and done(tmp_path) < wanted:
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
+        _, message = process.communicate()
+        assert process.returncode == -signal.SIGKILL, message
         logged = [line for line in (tmp_path / "log.jsonl").read_text().splitlines() if line.endswith("}")]
         killed = json.loads(logged[-1])["step"]
         assert killed - 5 <= done(tmp_path) <= killed  # 5: while a checkpoint is written, it is the one before
