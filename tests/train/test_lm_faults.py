@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,12 @@ RUN = Path(__file__).parent / "lm_run.py"
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(lm, "peak_flops", lambda device, dtype: 1e12)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # more of them only wait for each other on models this small
+    yield
+    torch.set_num_threads(threads)
 
 
 def started(folder: Path, changes: dict[str, object], *fault: str, **environment: str) -> subprocess.Popen[str]:
