@@ -12,7 +12,7 @@ import torch
 
 import mimo_audio_native
 from bench.case import Case
-from mimo_audio.tokenizer import AudioTokenizer
+from mimo_audio.tokenizer import AudioTokenizer, products
 from mimo_audio.tokenizer.config import TokenizerConfig
 from mimo_audio_native import reference
 
@@ -40,9 +40,9 @@ VOCODER_FLOPS_PER_SECOND = 2 * 12 * (16 * 100 * 256**2)
 
 @contextmanager
 def plain_torch() -> Iterator[None]:
-    """Replaces every native op by its definition."""
+    """Replaces every native op by its definition, packed weights by plain ones."""
     definitions = {name: getattr(reference, name) for name in {*reference.__all__} & {*mimo_audio_native.__all__}}
-    with mock.patch.multiple(mimo_audio_native, **definitions):
+    with mock.patch.multiple(mimo_audio_native, **definitions), mock.patch.object(products, "MOST", 0):
         yield
 
 
