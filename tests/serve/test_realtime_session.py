@@ -1,106 +1,18 @@
-"""The realtime session without a server: what each event is answered with, what holds in any order of them."""
+"""The realtime session without a server: what each event is answered with, and what the model is asked."""
 
 import base64
-import itertools
-from collections import Counter
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from mimo_audio.serve.realtime.errors import EventError
 from mimo_audio.serve.realtime.items import Item, Part, fitted, heard_text, history
-from mimo_audio.serve.realtime.session import EVENTS, Answer, Session, Spent
-from mimo_audio.serve.realtime.settings import Settings
+from mimo_audio.serve.realtime.session import Spent
 from mimo_audio.serve.realtime.sound import RATE
 from mimo_audio.serve.realtime.vad import STEP
 
-GROUP, FRAME = 4, RATE // 25
-PATCH_MS = 160
-SILENT, VOICED = 0.02, 0.98
-Event = dict[str, Any]
-
-
-def sound(ms: int) -> np.ndarray[Any, Any]:
-    return np.full(ms * RATE // 1000, 0.25, np.float32)
-
-
-def encoded(ms: int) -> str:
-    return base64.b64encode((sound(ms) * 32768).astype("<i2").tobytes()).decode()
-
-
-class Fake:
-    """A desk that writes down what it is asked for, and a model that answers when it is told to."""
-
-    def __init__(self, **changes: Any) -> None:
-        self.events: list[Event] = []
-        self.made: list[Answer] = []
-        self.cancelled: list[Answer] = []
-        self.heard: list[Item] = []
-        self.unsent: list[tuple[str, int]] = []  # what a slow client has not taken
-        self.slow = False
-        self.now = 100.0
-        self.session = Session(self, "m", Settings(**changes), GROUP, 30.0, self._voice, lambda: self.now)
-        self.session.open()
-
-    def _voice(self, name: str) -> None:
-        if name not in ("default", "alloy", "other"):
-            raise EventError(f"voice: no voice {name!r}", "voice")
-
-    def send(self, event: Event, samples: int = 0) -> None:
-        self.events.append(event)
-        if samples and self.slow:
-            self.unsent.append((event["response_id"], samples))
-
-    def unsend(self, response_id: str) -> int:
-        taken = sum(samples for identity, samples in self.unsent if identity == response_id)
-        self.unsent = []
-        return taken
-
-    def generate(self, answer: Answer) -> None:
-        self.made.append(answer)
-
-    def cancel(self, answer: Answer) -> None:
-        self.cancelled.append(answer)
-
-    def transcribe(self, item: Item, settings: Settings) -> None:
-        self.heard.append(item)
-
-    def give(self, kind: str, **fields: Any) -> list[Event]:
-        """A client's event; -> what it is answered with."""
-        before = len(self.events)
-        self.session.receive({"type": kind, **fields})
-        return self.events[before:]
-
-    def kinds(self, events: list[Event] | None = None) -> list[str]:
-        return [event["type"] for event in (self.events if events is None else events)]
-
-    def say(self, text: str = "Hello?") -> list[Event]:
-        content = [{"type": "input_text", "text": text}]
-        return self.give("conversation.item.create", item={"type": "message", "role": "user", "content": content})
-
-    def speak(self, answer: Answer, text: str, patches: int) -> None:
-        """The model goes on: words, and patches of sound."""
-        self.session.text(answer, text)
-        self.session.sound(answer, sound(patches * PATCH_MS))
-
-    def end(self, answer: Answer, text: str, patches: int, reason: str = "stop") -> None:
-        self.session.complete(answer, text, codes(patches), reason, Spent(10, 4, 2, 3, patches))
-
-
-def codes(patches: int) -> torch.Tensor:
-    return torch.arange(patches * GROUP).repeat(8, 1)
-
-
-def encode_all(items: list[Item]) -> None:
-    """What the connection does before it asks the model."""
-    for part in (part for item in items for part in item.parts):
-        if part.codes is None and part.samples:
-            part.codes = torch.zeros(8, -(-part.samples // FRAME), dtype=torch.int64)
+from .fake_desk import GROUP, PATCH_MS, SILENT, VOICED, Event, Fake, codes, encode_all, encoded, feed
 
 
 def next_turns(fake: Fake) -> list[tuple[str, str | None, int]]:
@@ -241,13 +153,6 @@ def test_clearing_the_output_cuts_to_what_can_have_been_played() -> None:
     assert abs(events[-1]["audio_end_ms"] - 900) <= 1
     fake.end(answer, "one two three four five six seven eight", 22, "cancelled")
     assert next_turns(fake)[1][2] == 800
-
-
-def feed(fake: Fake, *stretches: tuple[float, int]) -> None:
-    """Windows of silence or speech into the buffer, 32 ms each."""
-    for probability, windows in stretches:
-        for _ in range(windows):
-            fake.session.hear(np.full(STEP, probability, np.float32), [probability])
 
 
 def test_speech_becomes_a_turn_that_is_answered_and_interrupts() -> None:
@@ -421,6 +326,10 @@ BAD: list[tuple[Event, str]] = [
         {"type": "session.update", "session": {"audio": {"input": {"turn_detection": {"threshold": 2}}}}},
         "threshold: expected a number from 0 to 1, got 2",
     ),
+    (
+        {"type": "session.update", "session": {"audio": {"output": {"format": {"type": ["audio/pcm"]}}}}},
+        "format.type: expected audio/pcm or audio/pcmu or audio/pcma, got ['audio/pcm']",
+    ),
     ({"type": "input_audio_buffer.append", "audio": "%%%"}, "audio: expected valid base64"),
     ({"type": "input_audio_buffer.append", "audio": 5}, "audio: expected base64 sound, got 5"),
     ({"type": "conversation.item.retrieve", "item_id": "x"}, "item_id: expected an item of the conversation, got 'x'"),
@@ -535,145 +444,6 @@ def test_the_oldest_turns_are_left_out_where_the_context_ends() -> None:
 )
 def test_words_are_cut_with_their_sound(text: str, share: float, seconds: float, heard: str) -> None:
     assert heard_text(text, share, seconds) == heard
-
-
-class Dialogue(RuleBasedStateMachine):
-    """Any client, any model: events in any order, and what has to hold all the same."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fake = Fake()
-        self.heard: dict[str, int] = {}  # the most milliseconds of each answer that a client can have heard
-        self.whole: dict[str, tuple[str, int]] = {}  # cancelled answers whose codes are to come
-        self.names = itertools.count()
-
-    def _ids(self) -> list[str]:
-        return [item.id for item in self.fake.session.items] + ["nobody"]
-
-    @rule(kind=st.sampled_from(sorted(EVENTS)), data=st.data())
-    def any_event(self, kind: str, data: st.DataObject) -> None:
-        given: Event = {}
-        for name in EVENTS[kind][0]:
-            if data.draw(st.booleans()):
-                given[name] = data.draw(
-                    st.one_of(st.none(), st.integers(-5, 5000), st.sampled_from(self._ids()), st.just(encoded(200)))
-                )
-        before = len(self.fake.events)
-        self.fake.session.receive({"type": kind, **given})
-        if kind != "input_audio_buffer.append":
-            assert len(self.fake.events) > before  # every event is answered
-
-    @rule(windows=st.lists(st.sampled_from([SILENT, VOICED]), min_size=1, max_size=40))
-    def somebody_speaks_or_not(self, windows: list[float]) -> None:
-        feed(self.fake, *((probability, 1) for probability in windows))
-
-    @rule()
-    def says(self) -> None:
-        self.fake.say(f"turn {next(self.names)}")
-
-    @rule(interrupt=st.booleans(), create=st.booleans(), on=st.booleans())
-    def settings(self, interrupt: bool, create: bool, on: bool) -> None:
-        detection = {"type": "server_vad", "interrupt_response": interrupt, "create_response": create}
-        given = {"type": "realtime", "audio": {"input": {"turn_detection": detection if on else None}}}
-        assert self.fake.give("session.update", session=given)[0]["type"] == "session.updated"
-
-    @rule()
-    def asks(self) -> None:
-        self.fake.give("response.create")
-
-    @precondition(lambda self: self.fake.session.answer is not None)
-    @rule(patches=st.integers(0, 12), slow=st.booleans())
-    def the_model_goes_on(self, patches: int, slow: bool) -> None:
-        answer = self.fake.session.answer
-        assert answer is not None
-        self.fake.slow = slow
-        self.fake.speak(answer, "word " * patches, patches)
-
-    @precondition(lambda self: self.fake.session.answer is not None)
-    @rule(reason=st.sampled_from(["stop", "length", "repetition", "fail"]))
-    def the_model_ends(self, reason: str) -> None:
-        answer = self.fake.session.answer
-        assert answer is not None
-        self.fake.unsent = []  # all is taken in the end
-        if reason == "fail":
-            self.fake.session.fail(answer, "it failed")
-        else:
-            self.fake.end(answer, answer.part.text or "word", answer.samples // (GROUP * FRAME), reason)
-
-    @rule(more=st.integers(0, 20))
-    def codes_of_cancelled_answers_come(self, more: int) -> None:
-        for answer in self.fake.cancelled:
-            patches = answer.samples // (GROUP * FRAME) + more
-            told = len(self.fake.events)
-            self.fake.speak(answer, "late", 1)
-            assert len(self.fake.events) == told
-            self.fake.end(answer, "word " * patches, patches, "cancelled")
-        self.fake.cancelled = []
-
-    @precondition(lambda self: any(i.parts[0].kind == "output_audio" for i in self.fake.session.items))
-    @rule(data=st.data())
-    def truncates(self, data: st.DataObject) -> None:
-        answers = [item for item in self.fake.session.items if item.parts[0].kind == "output_audio"]
-        item = data.draw(st.sampled_from(answers))
-        end = data.draw(st.integers(0, item.parts[0].samples * 1000 // RATE))
-        events = self.fake.give("conversation.item.truncate", item_id=item.id, content_index=0, audio_end_ms=end)
-        slow = item.parts[0].samples * 1000 // RATE < end  # the rest was not on its way yet
-        assert events[-1]["type"] == "conversation.item.truncated" or slow
-        self.heard[item.id] = min(end, self.heard.get(item.id, end))
-
-    @rule(seconds=st.floats(0.01, 5))
-    def time_goes_by(self, seconds: float) -> None:
-        self.fake.now += seconds
-        self.fake.session.tick()
-
-    @invariant()
-    def event_ids_are_in_order(self) -> None:
-        ids = [event["event_id"] for event in self.fake.events]
-        assert ids == sorted(set(ids))
-
-    @invariant()
-    def answers_begin_once_and_end_once(self) -> None:
-        ended = Counter[str]()
-        begun = Counter[str]()
-        for event in self.fake.events:
-            kind = event["type"]
-            identity = event.get("response_id") or event.get("response", {}).get("id")
-            if kind == "response.created":
-                begun[identity] += 1
-            elif kind == "response.done":
-                ended[identity] += 1
-            elif identity and kind.startswith("response."):
-                assert begun[identity] == 1
-                assert ended[identity] == 0, f"{kind} after the end"
-        active = self.fake.session.answer
-        expected = Counter({identity: 1 for identity in begun if active is None or identity != active.id})
-        assert ended == expected
-
-    @invariant()
-    def the_model_is_told_what_was_heard_and_no_more(self) -> None:
-        for item in self.fake.session.items:
-            part = item.parts[0]
-            if part.kind != "output_audio" or (self.fake.session.answer and self.fake.session.answer.item is item):
-                continue
-            sent = part.samples * 1000 // RATE
-            assert sent <= self.heard.get(item.id, sent)
-            if part.codes is not None:
-                assert part.codes.shape[1] * 40 <= sent
-
-    @invariant()
-    def what_is_asked_can_be_asked(self) -> None:
-        session = self.fake.session
-        if session.answer is not None:
-            encode_all(session.answer.items)
-            roles = [turn.role for turn in history(session.answer.items, "", True, GROUP).turns]
-            assert roles[-1] == "user"
-            assert all(a != b for a, b in itertools.pairwise(roles))
-
-
-Dialogue.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
-)
-TestDialogue = Dialogue.TestCase
 
 
 def test_every_server_event_is_one_of_the_official_client_s() -> None:

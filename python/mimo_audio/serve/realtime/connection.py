@@ -33,6 +33,7 @@ from mimo_audio.tasks.streams import AudioDelta, TextDelta
 LOG = logging.getLogger(__name__)
 MOST_UNSENT = 1 << 20  # bytes of events that wait for a client: some 16 s of sound
 SESSION_SECONDS = 3600
+FAULT = "the server failed to answer; its log says why"
 TICK = 0.1  # seconds
 MOST_ANSWER = 1024  # positions that are kept free for an answer, at most a quarter of the context
 TRANSCRIPT = 32, 0.5  # tokens at most, and more for each code frame: 12 a second
@@ -180,6 +181,13 @@ class Connection:
         except (ValueError, RecursionError):
             self.session.refuse(EventError("expected one JSON object in a text message", code="invalid_json"), None)
             return
+        try:
+            await self._take(event)
+        except Exception:  # a fault of ours is no reason to hang up
+            LOG.exception("an event failed")
+            self.session.refuse(EventError(FAULT, code="server_error"), event)
+
+    async def _take(self, event: object) -> None:
         if not isinstance(event, dict) or event.get("type") != "input_audio_buffer.append":
             self.session.receive(event)
             return
@@ -230,7 +238,7 @@ class Connection:
                 self.session.fail(answer, str(error))
             except Exception:
                 LOG.exception("an answer failed")
-                self.session.fail(answer, "the server failed to answer; its log says why")
+                self.session.fail(answer, FAULT)
             finally:
                 self._made.pop(answer.id, None)
 
@@ -287,6 +295,9 @@ class Connection:
                         self.session.transcribed(item, None, event.result)
         except MimoError as error:
             self.session.transcribed(item, None, error=str(error))
+        except Exception:
+            LOG.exception("a transcript failed")
+            self.session.transcribed(item, None, error=FAULT)
 
     async def _encode(self, items: Iterable[Item]) -> None:
         """Gives all sound its codes."""

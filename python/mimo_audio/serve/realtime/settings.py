@@ -192,7 +192,7 @@ def _shown(kind: Format) -> dict[str, Any]:
 def _format(given: object, name: str) -> Format:
     wanted = object_of(given, name, ("type", "rate"))
     kind = wanted.get("type", "audio/pcm")
-    if kind not in RATES:
+    if not isinstance(kind, str) or kind not in RATES:
         raise wrong(f"{name}.type", " or ".join(RATES), kind)
     if wanted.get("rate") not in (None, RATES[kind]):
         raise wrong(f"{name}.rate", f"{RATES[kind]} for {kind}", wanted["rate"])
