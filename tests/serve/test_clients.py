@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 
 from mimo_audio.cli import main
 from mimo_audio.serve.app import create_app
-from mimo_audio.serve.gate import Rates
+from mimo_audio.serve.gate import Gate, Rates
 from mimo_audio.serve.responses import Streamed
 from mimo_audio.serve.server import run
 from mimo_audio.serve.service import Service
@@ -53,7 +53,11 @@ def test_a_client_that_is_killed_frees_its_place(server) -> None:
 def test_a_half_open_connection_and_bytes_that_are_no_http(server, http: httpx.Client) -> None:
     connection = raw(server, LONG)
     connection.recv(100)
+    whole = raw(server, {**LONG, "stream": False})
+    server.eventually(lambda: server.open_answers == 2)
     connection.shutdown(socket.SHUT_WR)  # will say nothing more
+    server.eventually(lambda: server.open_answers == 1)
+    whole.close()  # before a byte came
     server.eventually(lambda: server.open_answers == 0)
     connection.close()
     for data in (
@@ -168,6 +172,39 @@ def test_rates() -> None:
     assert refused.json()["error"]["type"] == "rate_limit_error"
     rates = Rates(1)
     assert [rates.ask(who) for who in ("a", "b", "a")] == [0, 0, 60]
+
+
+def test_no_more_than_so_many_are_open() -> None:
+    service = NoModel(lambda: None, "none")
+    entered, statuses = [], []
+
+    async def never_ends(scope: dict, receive: object, send: object) -> None:
+        entered.append(scope)
+        await asyncio.Event().wait()
+
+    gate = Gate(never_ends, service, Settings(limits=Limits(requests=2)))
+    scope = {"type": "http", "method": "GET", "path": "/v1/models", "headers": [(b"host", b"localhost")]}
+
+    async def send(message: dict) -> None:
+        statuses.append(message.get("status"))
+
+    async def receive() -> dict:
+        return {"type": "http.request"}
+
+    async def ask_thrice() -> None:
+        asking = [asyncio.create_task(gate(dict(scope), receive, send)) for _ in range(3)]
+        await asyncio.sleep(0)
+        await asking[2]
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+        another = asyncio.create_task(gate(dict(scope), receive, send))
+        await asyncio.sleep(0)
+        another.cancel()
+
+    asyncio.run(ask_thrice())
+    assert len(entered) == 3
+    assert statuses[0] == 503
 
 
 def test_bodies_that_are_too_large() -> None:

@@ -38,7 +38,7 @@ def create_app(service: Service, settings: Settings = Settings()) -> FastAPI:  #
         await service.stop()
         starting.cancel()
 
-    app = FastAPI(title="mimo-audio", lifespan=lifespan, redoc_url=None)
+    app = FastAPI(title="mimo-audio", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service, app.state.settings = service, settings
     for endpoint in (health, models, speech, transcriptions, chat, voices, playground, realtime):
         app.include_router(endpoint.router)

@@ -10,13 +10,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mimo_audio.serve.errors import ServeError
+from mimo_audio.serve.errors import ServeError, unavailable
 from mimo_audio.serve.service import Service
 from mimo_audio.serve.settings import Settings, is_loopback
 
 LOG = logging.getLogger("mimo_audio.serve.access")
-OPEN = ("/health", "/ready")  # and all that is not under /v1 or /metrics: the page
-GUARDED = ("/v1", "/metrics", "/openapi.json", "/docs")
+GUARDED = ("/v1", "/metrics", "/openapi.json")  # all else is open: /health, /ready and the page
 SUBPROTOCOL = "openai-insecure-api-key."  # how a browser's WebSocket says its key
 CLIENTS = 10_000  # whose rate is remembered
 
@@ -27,6 +26,7 @@ class Gate:
     def __init__(self, app: ASGIApp, service: Service, settings: Settings) -> None:
         self._app, self._service, self._settings = app, service, settings
         self._rates = Rates(settings.limits.per_minute)
+        self._inside = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -45,6 +45,7 @@ class Gate:
                 status = 101
             await send(message)
 
+        self._inside += 1
         try:
             self._check(scope, headers)
         except ServeError as error:
@@ -53,6 +54,7 @@ class Gate:
         else:
             await self._app(scope, Body(receive, self._settings.limits.upload_bytes), sending)
         finally:
+            self._inside -= 1
             self._log(scope, status, began, request_id)
 
     def _check(self, scope: Scope, headers: Headers) -> None:
@@ -75,6 +77,8 @@ class Gate:
                 what = "no API key" if key is None else "an API key that is not known"
                 raise ServeError(401, f"expected Authorization: Bearer KEY, got {what}", "invalid_api_key")
             who = key
+        if self._inside > settings.limits.requests:  # of which each may hold an upload
+            raise unavailable(f"{settings.limits.requests} requests are open already: ask again later", 1)
         wait = self._rates.ask(who)
         if wait:
             raise ServeError(

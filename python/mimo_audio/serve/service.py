@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from math import ceil
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -171,10 +171,8 @@ class Service:
     async def _begin(
         self, model: MimoAudio, task: str, arguments: tuple[Any, ...], chunks: Schedule, named: dict[str, Any]
     ) -> Stream[Any]:
-        """The request, made in a thread: recordings among the arguments are encoded there."""
-        making = asyncio.wrap_future(
-            self._readers.submit(lambda: model.stream(task, *arguments, chunks=chunks, **named))
-        )
+        """The request, made in a thread; recordings had better be codes by now (`encode`)."""
+        making = asyncio.ensure_future(asyncio.to_thread(model.stream, task, *arguments, chunks=chunks, **named))
         try:
             return await asyncio.shield(making)
         except asyncio.CancelledError:  # whoever asked has gone: the request ends as soon as it is there
@@ -234,5 +232,6 @@ class Answer:
     async def close(self) -> None:
         """Lets go of everything; nothing happens if it has ended."""
         self._stream.close()
-        await self._events.aclose()  # type: ignore[attr-defined]  # an async generator
+        with suppress(RuntimeError):  # another task waits for the next event: it gets the last one
+            await self._events.aclose()  # type: ignore[attr-defined]  # an async generator
         self._timing.end(self.completed)

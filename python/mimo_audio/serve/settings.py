@@ -17,12 +17,14 @@ KEYS_VARIABLE = "MIMO_API_KEYS"
 class Limits:
     """What one client may ask for, and how many may ask at once.
 
-    waiting: answers that may wait for a slot beside those that are made; upload_bytes: of a request's body;
-    audio_seconds: of a recording; text: characters that are spoken or asked; answer_seconds: until an answer ends with
-    what there is; per_minute: requests of one client, None for any number; stall_seconds: a client that takes nothing
-    for so long is let go; drain_seconds: answers may go on for so long when the server is told to stop.
+    requests: that may be open, sent or answered; waiting: answers that may wait for a slot beside those that are made;
+    upload_bytes: of a request's body; audio_seconds: of a recording; text: characters that are spoken or asked;
+    answer_seconds: until an answer ends with what there is; per_minute: requests of one client, None for any number;
+    stall_seconds: a client that takes nothing for so long is let go; drain_seconds: answers may go on for so long when
+    the server is told to stop.
     """
 
+    requests: int = 256
     waiting: int = 32
     upload_bytes: int = 25 << 20
     audio_seconds: float = 600.0

@@ -84,7 +84,8 @@ async def _segments(
         text, usage = "", None
         if loudness(piece, rate).max() >= SILENCE:
             most = TOKENS + ceil(TOKENS_PER_SECOND * len(piece) / rate)
-            async with service.open("transcribe", (piece, rate), language, max_new=most, **options) as answer:
+            codes = await service.encode((piece, rate), "file")
+            async with service.open("transcribe", codes, language, max_new=most, **options) as answer:
                 async for event in answer:
                     if isinstance(event, TextDelta) and not event.thought:
                         yield event.text
