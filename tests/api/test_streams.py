@@ -1,7 +1,10 @@
 """Answers while they are made: events, sound without seams, many at once, schedules, cancelled and broken ones."""
 
 import asyncio
+import random
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 import pytest
@@ -12,7 +15,7 @@ from mimo_audio import MimoAudio
 from mimo_audio.errors import GenerationError
 from mimo_audio.prompts import tasks
 from mimo_audio.tasks.streams import CHUNKS, AudioDelta, Completed, TextDelta, Thought
-from mimo_audio.tasks.voices import Voices
+from mimo_audio.tasks.voices import Voices, _Rows
 
 SHORT = {"max_new": 14}
 
@@ -201,3 +204,65 @@ def test_a_listener_that_leaves_while_its_sound_is_decoded_frees_the_row_afterwa
 
     asyncio.run(leaves())  # waits for the thread
     assert voices[0]._row == -1
+
+
+class Slow:
+    """A decoder whose push takes a while: the sum of what a row was ever given, or what cannot be decoded."""
+
+    batch = 4
+
+    def __init__(self) -> None:
+        self.sums = [0] * self.batch
+
+    def reset(self, row: int) -> None:
+        self.sums[row] = 0
+
+    def push(self, codes: list) -> list[Tensor | None]:
+        time.sleep(0.0002)
+        if any(given is not None and int(given[0, 0]) == 13 for given in codes):
+            raise RuntimeError("planted")
+        for row, given in enumerate(codes):
+            self.sums[row] += 0 if given is None else int(given.sum())
+        return [None if given is None else torch.tensor([self.sums[row]]) for row, given in enumerate(codes)]
+
+
+class Yielding(threading.Condition):
+    """Lets others go first whenever it is let go of."""
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        time.sleep(random.random() * 0.002)
+
+
+def test_streams_that_are_decoded_together_get_their_own_sound() -> None:
+    """Whoever finds its codes taken along by another waits for that one's result, whenever it looks."""
+    rows = _Rows(Slow())
+    rows._changed = Yielding()
+
+    def stream(number: int) -> list[int]:
+        row = rows.take()
+        return [int(rows.decode(row, torch.full((1, 1), number))) for _ in range(60)]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(stream, (1, 2, 3, 4)))
+    assert found == [[number * n for n in range(1, 61)] for number in (1, 2, 3, 4)]
+
+
+def test_a_decoder_that_fails_is_heard_of_by_all_who_took_part_and_goes_on() -> None:
+    rows = _Rows(Slow())
+
+    def stream(number: int) -> int:
+        row, failures = rows.take(), 0
+        for step in range(40):
+            try:
+                rows.decode(row, torch.full((1, 1), 13 if number == 1 and step % 4 == 0 else number))
+            except RuntimeError as error:
+                failures += str(error) == "planted"
+        return failures
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(stream, range(1, 5)))
+    assert found[0] >= 10
+    assert rows._wanted == {}
+    assert rows._made == {}
+    assert not rows._busy

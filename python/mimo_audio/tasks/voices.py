@@ -9,7 +9,7 @@ from threading import Condition
 import torch
 from torch import Tensor
 
-from mimo_audio.errors import MimoError
+from mimo_audio.errors import GenerationError, MimoError
 from mimo_audio.tokenizer import AudioTokenizer
 from mimo_audio.tokenizer.streaming import StreamDecoder
 
@@ -94,16 +94,20 @@ class _Rows:
                 self._busy, wanted, self._wanted = True, self._wanted, {}
             else:
                 return self._take(row)
+        made: dict[int, Tensor | Exception] = dict.fromkeys(wanted, GenerationError("decoding was interrupted"))
         try:
             made = self._run(wanted)
+        except Exception as error:
+            made = dict.fromkeys(wanted, error)
         finally:
-            with self._changed:
+            with self._changed:  # at once: whoever finds nobody busy must find what was made for it
                 self._busy = False
+                self._made |= made
+                own = self._made.pop(row)
                 self._changed.notify_all()
-        with self._changed:
-            self._made |= made
-            self._changed.notify_all()
-            return self._take(row)
+        if isinstance(own, Exception):
+            raise own
+        return own
 
     def _take(self, row: int) -> Tensor:
         made = self._made.pop(row)
