@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 
 from mimo_audio.engine import Engine, Limits, QueueFullError, Request
+from mimo_audio.evaluate.environment import environment
 from mimo_audio.lm import AudioLanguageModel
 from mimo_audio.lm.samplers import AUDIO, GREEDY
 from mimo_audio.tasks.streams import CHUNKS
@@ -151,23 +152,24 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     load = Load(arguments.config, arguments.slots, arguments.patches, arguments.prompt, arguments.chunks)
     asyncio.run(load.ask(0))  # what is made once is made
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     asked = (
         load.closed(arguments.clients, arguments.requests)
         if arguments.rate is None
         else load.open(arguments.rate, arguments.requests)
     )
     answers = asyncio.run(asked)
-    passed = time.perf_counter() - start
+    passed, cpu = time.perf_counter() - start, time.process_time() - cpu
     good = [answer for answer in answers if answer is not None]
     gaps = [b[0] - a[0] for answer in good for a, b in zip(answer.chunks, answer.chunks[1:], strict=False)]
     record = {
         "load": {name: value for name, value in vars(arguments).items() if name != "json"},
-        "torch_threads": torch.get_num_threads(),
+        "environment": environment("cpu"),
         "answered": len(good),
         "refused": len(answers) - len(good),
         "seconds": round(passed, 3),
         "audio_seconds_per_second": round(sum(answer.audio for answer in good) / passed, 2),
+        "cpu_seconds_per_audio_second": round(cpu / sum(answer.audio for answer in good), 4),
         "first_sample": percentiles([answer.first for answer in good]),
         "end": percentiles([answer.end for answer in good]),
         "gap": percentiles(gaps),

@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 import mimo_audio_native as mn  # noqa: E402
 from bench.cases.patch_decode import weights as patch_weights  # noqa: E402
-from bench.run import machine  # noqa: E402
+from mimo_audio.evaluate.environment import environment  # noqa: E402
 
 SHAPES, BATCHES = ((4096, 4096), (11008, 4096), (1024, 4096)), (1, 8)
 FORMATS = {"int8": (8, 32), "int4": (4, 32)}
@@ -182,9 +182,10 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    record: dict[str, Any] = {"machine": machine("cpu"), "load_before": os.getloadavg()[0]}
+    record: dict[str, Any] = {"environment": environment("cpu"), "load_before": os.getloadavg()[0]}
     record["read_bytes_per_s"] = read_speed()
-    print(f"{record['machine']['device']}, {record['machine']['threads']} threads, load {record['load_before']:.1f}")
+    where = record["environment"]
+    print(f"{where['device']}, {where['threads']} threads, load {record['load_before']:.1f}")
     print(f"read {record['read_bytes_per_s'] / 1e9:.1f} GB/s")
     record["products"] = []
     for rows, columns in SHAPES:
