@@ -199,14 +199,14 @@ def main() -> None:
     if arguments.json and arguments.only:
         parser.error("--json: expected whole areas or a sample, got --only")
     faults = [f for path in sorted((ROOT / "scripts" / "faults").glob("*.txt")) for f in read_faults(path)]
-    texts = {f"{fault.area}: {fault.name}": planted(fault) for fault in faults}
-    if len(texts) < len(faults):
+    if len({(fault.area, fault.name) for fault in faults}) < len(faults):
         raise SystemExit("two faults have one name")
     wanted = arguments.areas or {fault.area for fault in faults}
     chosen = {f"{f.area}: {f.name}": f for f in faults if f.area in wanted and arguments.only in f.name}
     if arguments.sample:
         names = sorted(chosen)
         chosen = {n: chosen[n] for n in random.Random(arguments.seed).sample(names, min(arguments.sample, len(names)))}
+    texts = {name: planted(fault) for name, fault in chosen.items()}
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     sys.dont_write_bytecode = True  # a file changes within the second that a cached one is told by
     for module in LOADED_ONCE.split():
