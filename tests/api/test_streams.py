@@ -1,9 +1,11 @@
 """Answers while they are made: events, sound without seams, many at once, schedules, cancelled and broken ones."""
 
 import asyncio
+import gc
 import random
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
@@ -266,3 +268,20 @@ def test_a_decoder_that_fails_is_heard_of_by_all_who_took_part_and_goes_on() -> 
     assert rows._wanted == {}
     assert rows._made == {}
     assert not rows._busy
+
+
+def test_a_stream_that_ended_is_forgotten_at_once(model: MimoAudio) -> None:
+    """Its sound is large, and Python looks for circles seldom: a server would grow by what was said."""
+
+    async def listen() -> list[weakref.ref]:
+        stream = model.stream("transcribe", torch.zeros(24000), **SHORT)
+        async for _ in stream:
+            pass
+        return [weakref.ref(stream), weakref.ref(stream._handle)]
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert [left() for left in asyncio.run(listen())] == [None, None]
+    finally:
+        gc.enable()

@@ -86,11 +86,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             next(pieces)
             running.process.send_signal(signal.SIGTERM)
             rest = b"".join(pieces)  # who is being answered hears the end: else this raises
-        status = running.process.wait(20)
+        status = running.process.wait(60)
     finally:
         running.process.kill()
     assert rest
     assert status == 0, log.read_text()[-2000:]
+    assert "cut off" not in log.read_text()  # what waited was an answer, not the end of patience
+    assert "Cancel " not in log.read_text()
     assert "Traceback" not in log.read_text(), log.read_text()[-4000:]
 
 

@@ -136,7 +136,7 @@ class Stream(Generic[Outcome]):
         self._codes: list[Tensor] = []
         self._waves: list[Tensor] = []
         self._skip = 0  # samples of the sound before
-        self._events = self._run()
+        self._events: Iterator[Event[Outcome]] | None = None  # a generator that never began would keep this alive
         self._begun = False
         self._closed, self._decoding = False, Lock()
 
@@ -156,6 +156,8 @@ class Stream(Generic[Outcome]):
 
     def __iter__(self) -> Iterator["Event[Outcome]"]:
         self._begun = True
+        if self._events is None:
+            self._events = self._run()
         return self._events
 
     def _run(self) -> Iterator["Event[Outcome]"]:
