@@ -83,7 +83,7 @@ def up_arguments(batch=2, inputs=19, outputs=21, kernel=3, stride=2, behind=3, b
 
 def istft_arguments(batch=2, n_fft=30, hop=7, advance=True) -> dict:
     return {
-        "window": torch.hann_window(n_fft),
+        "window": torch.hann_window(n_fft) + 0.1,
         "advance": torch.randn(5, n_fft // 2 + 1) if advance else None,
         "carry": torch.zeros(batch, 2, n_fft - hop),
         "position": torch.full((batch,), -4),
@@ -133,10 +133,12 @@ def assert_is_its_definition(name: str, tolerance: float = 2e-5, rows: int = 40,
     got = stream(op, x, arguments, 4)
     wanted = stream(definition, x.double(), wide(arguments), 4)
     assert got.dtype == dtype
-    first = arguments["delay"] + sum(arguments["rights"]) if name == "layers" else 0  # what comes before means nothing
-    for number, end in enumerate((rows, rows // 2 + first if name == "layers" else rows)):
-        for mine, other in zip(got[number : number + 1], wanted[number : number + 1], strict=True):
-            torch.testing.assert_close(mine[first:end].double(), other[first:end], rtol=tolerance, atol=tolerance)
+    parts = [(0, None)] * 2
+    if name == "layers":  # what comes before a stream and after its end means nothing
+        first = arguments["delay"] + sum(arguments["rights"])
+        parts = [(first, rows), (first, rows // 2 + first)]
+    for mine, other, (start, end) in zip(got, wanted, parts, strict=False):
+        torch.testing.assert_close(mine[start:end].double(), other[start:end], rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("rights", [(0,), (0, 0), (3, 0, 1), (5, 5)])
