@@ -59,7 +59,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return mn.quantized_linear(x, weight, bias)
     few = x.device.type == "cpu" and x.numel() <= FEW_ROWS * weight.shape[1] and x.dtype == weight.dtype
     if few and x.dtype in (torch.float32, torch.bfloat16) and not _tracked(x, weight, bias):
-        return mn.linear(x.reshape(-1, weight.shape[1]), weight, bias).view(*x.shape[:-1], -1)
+        return mn.linear(x.reshape(-1, weight.shape[1]), weight, bias).view(*x.shape[:-1], weight.shape[0])
     return F.linear(x, weight, bias)
 
 
