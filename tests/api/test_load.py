@@ -64,15 +64,6 @@ def test_what_is_no_model(tmp_path: Path) -> None:
         mimo_audio.load(LANGUAGE_MODEL, LANGUAGE_MODEL)
 
 
-def test_nano() -> None:
-    """Ships with its language model, or says that it does not."""
-    if pairing.is_model(pairing.NANO_MODEL):
-        assert pairing.find_tokenizer(pairing.find_model("nano"), None) == pairing.NANO_TOKENIZER
-    else:
-        with pytest.raises(ModelError, match="ships no nano language model: give the folder"):
-            mimo_audio.load("nano")
-
-
 def test_device_and_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match="dtype"):
         mimo_audio.load(LANGUAGE_MODEL, TOKENIZER, device="cpu", dtype=torch.float64)

@@ -1,10 +1,11 @@
-"""`mimo-audio demo`: round-trips the shipped clips and, if given, the start of the user's recording."""
+"""`mimo-audio demo`: nano speaks and listens, and round-trips the shipped clips and the user's recording."""
 
 from argparse import Namespace
 from importlib.resources import as_file, files
 from pathlib import Path
 
 from mimo_audio.cli.codec import Codec, load
+from mimo_audio.cli.demo_language import SENTENCE, Showcase
 from mimo_audio.cli.roundtrip import draw, reconstruct, start
 from mimo_audio.errors import MimoError
 from mimo_audio.evaluate.plot import require_matplotlib
@@ -16,6 +17,8 @@ from mimo_audio.files.tokens import write_tokens
 RECORDING_SECONDS = 30  # of the user's recording: the demo is done within a minute
 CLIPS = ("sentence", "digits")  # a synthetic voice, a person's
 KINDS = ("original.wav", "decoded.wav", "tokens", "png")
+VOICE = "voice.flac"  # a shipped recording
+SPOKEN = ("spoken.wav", "spoken-in-a-voice.wav", "spoken-in-your-voice.wav")  # what nano says
 
 
 def run(arguments: Namespace) -> int:
@@ -24,6 +27,8 @@ def run(arguments: Namespace) -> int:
     for name in names:
         for kind in KINDS:
             check_output(arguments.out / f"{name}.{kind}", arguments.force)
+    for name in SPOKEN:
+        check_output(arguments.out / name, arguments.force)
     codec = load(arguments)
     codec.warm_up()
     with as_file(files("mimo_audio") / "assets") as assets:
@@ -35,10 +40,13 @@ def run(arguments: Namespace) -> int:
             audio.write(arguments.out / f"{name}.original.wav", wave, codec.sample_rate, arguments.force)
     trips = [_round_trip(codec, arguments.out / name, arguments.force) for name in names]
     print(table(trips))
+    spoken = _language(arguments, sources.get("yours"))
     print(f"\nIn {arguments.out.resolve()}:")
     for name in names:
         print("  listen and compare:", f"{name}.original.wav", f"{name}.decoded.wav")
         print("  the tokens between:", f"{name}.tokens")
+    for name in spoken:
+        print("  what nano says:", name)
     try:
         require_matplotlib()
     except MimoError as error:
@@ -48,6 +56,24 @@ def run(arguments: Namespace) -> int:
         draw(arguments.out / f"{name}.png", trip, arguments.force)
         print("  both mel spectrograms:", f"{name}.png")
     return 0
+
+
+def _language(arguments: Namespace, recording: Path | None) -> list[str]:
+    """The nano language model at work, as a table; returns the names of the sounds it made."""
+    if arguments.model != "nano":  # another tokenizer's codes mean nothing to it
+        return []
+    from mimo_audio.tasks.model import load as load_model
+
+    show = Showcase(load_model(device=arguments.device), arguments.out)
+    plain, voiced, yours = SPOKEN
+    with as_file(files("mimo_audio") / "assets") as assets:
+        show.speak("speak", SENTENCE, plain)
+        show.speak(f"speak as {VOICE}", SENTENCE, voiced, assets / VOICE)
+        show.transcribe("transcribe", assets / VOICE)
+    if recording:
+        show.speak("speak as you", SENTENCE, yours, arguments.out / "yours.original.wav")
+    print(f"\n{show.table()}")
+    return [line.file for line in show.lines if line.file]
 
 
 def _round_trip(codec: Codec, path: Path, force: bool) -> RoundTrip:

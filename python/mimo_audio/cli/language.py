@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mimo_audio.cli import batch, stream
 from mimo_audio.cli.codec import progress, read_blocks
-from mimo_audio.errors import AudioError, MimoError
+from mimo_audio.errors import AudioError, MimoError, one_line
 from mimo_audio.files import audio
 from mimo_audio.files.output import check_output
 from mimo_audio.files.pcm import pcm, wav_header
@@ -59,6 +59,11 @@ class Assistant:
             return self.model.encode_blocks(counted(progress("read", blocks, rate)))
         except AudioError as error:
             raise AudioError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+
+    def warn_of_words(self, text: str) -> None:
+        """Says which words of a text that is to be spoken the model was not taught."""
+        if unknown := self.model.defaults.unknown(text):
+            LOG.warning("words that this model was not taught, and may say wrongly: %s", one_line(", ".join(unknown)))
 
     def given(self) -> dict[str, Any]:
         """The options of the command line."""

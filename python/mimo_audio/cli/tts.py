@@ -31,6 +31,7 @@ def run(arguments: Namespace) -> int:
             return 0
     check_speech_output(arguments, arguments.voice)
     assistant = Assistant(arguments)
+    assistant.warn_of_words(text)
     voice = assistant.read(arguments.voice) if arguments.voice else None
     if arguments.stream:
         assistant.stream("speak", text, voice, arguments.style, arguments.freeform)
@@ -66,6 +67,7 @@ def _all(arguments: Namespace) -> int:
         own = {"freeform": arguments.freeform, "style": None if fields.get("freeform") else arguments.style}
         own |= {name: fields[name] for name in own if fields.get(name) is not None}
         options = assistant.given() | ({} if fields.get("seed") is None else {"seed": fields["seed"]})
+        assistant.warn_of_words(fields["text"])
         stream = assistant.model.stream("speak", fields["text"], voice, **own, ahead=0, **options)
         return stream, assistant.start
 

@@ -19,6 +19,7 @@ from mimo_audio.lm import AudioLanguageModel, LanguageModelConfig
 from mimo_audio.prompts import Example, Prompt, PromptBuilder, in_context, read_answer, tasks
 from mimo_audio.prompts.segments import pad_codes
 from mimo_audio.tasks import pairing
+from mimo_audio.tasks.defaults import Defaults
 from mimo_audio.tasks.dialogue import Said, read_turns
 from mimo_audio.tasks.options import Options, check, samplers
 from mimo_audio.tasks.results import Answer, Response, Speech, Stats
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 Outcome = TypeVar("Outcome")
+ANY = Defaults()  # any words, in no voice of its own
 CONVERT = "Convert the speech as in the examples."
 TASKS = ("transcribe", "speak", "understand", "chat", "convert", "extend", "answer", "say")
 SLOTS = 8  # requests at once
@@ -52,7 +54,7 @@ def load(
     slots: int = SLOTS,
     quantize: Literal["int8", "int4"] | None = None,
 ) -> "MimoAudio":
-    """A language-model folder in the released layout and its audio tokenizer ("nano", the default, is not there yet).
+    """A language-model folder in the released layout and its audio tokenizer; "nano" is the small one that ships.
 
     The tokenizer is a folder of its own: the given one, else the model's subfolder tokenizer/ or the folder
     MiMo-Audio-Tokenizer beside the model. device "auto" takes the GPU if there is one; dtype is by default float32 on
@@ -67,11 +69,13 @@ def load(
     device = choose_device(str(device))
     dtype = choose_dtype(dtype, device)
     audio_dtype = torch.float32 if dtype == torch.float16 else dtype  # the tokenizer has no float16
+    audio_tokenizer = AudioTokenizer.from_pretrained(tokenizer_folder, device, audio_dtype)
     return MimoAudio(
         AudioLanguageModel.from_pretrained(folder, device, dtype, quantize),
         TextTokenizer.load(folder, config.vocab_size),
-        AudioTokenizer.from_pretrained(tokenizer_folder, device, audio_dtype),
+        audio_tokenizer,
         slots,
+        Defaults.load(folder, audio_tokenizer, config.audio_channels),
     )
 
 
@@ -81,7 +85,7 @@ class MimoAudio:
     Audio arguments (`Sound`) are a path, a wave of floats at 24 kHz, (wave, sample_rate) of any rate, codes int [C, T]
     or a Speech; channels are averaged. All tasks take `Options` as keywords, and `stream` gives their answers while
     they are made. What a request shares with earlier ones, as the turns of a dialogue or a voice do, is not computed
-    again.
+    again. `defaults` are the voice that speaks where none is given, and the words that the model was taught.
     """
 
     def __init__(
@@ -90,8 +94,10 @@ class MimoAudio:
         text_tokenizer: TextTokenizer,
         audio_tokenizer: AudioTokenizer,
         slots: int = SLOTS,
+        defaults: Defaults = ANY,
     ) -> None:
         self.language_model, self.text_tokenizer, self.audio_tokenizer = language_model, text_tokenizer, audio_tokenizer
+        self.defaults = defaults
         config = language_model.config
         pairing.check_pair(config, audio_tokenizer.config)
         self.prompts = PromptBuilder(
@@ -128,6 +134,7 @@ class MimoAudio:
     ) -> Speech:
         """The text as speech, in the voice of a recording and in a style put in words, if given.
 
+        Without either, the voice is the model's own (`defaults`), if it has one.
         freeform: the text itself says how it is spoken ("A tired man whispers: good night"). Raises MimoError.
         """
         return self._run(self._speak(text, voice, style, freeform), options)
@@ -135,7 +142,7 @@ class MimoAudio:
     def _speak(
         self, text: str, voice: Sound | None = None, style: str | None = None, freeform: bool = False
     ) -> Asked[Speech]:
-        codes = None if voice is None else self.encode(voice, "voice")
+        codes = self._voice(voice) if style is None and not freeform else self._given(voice)
         if freeform and style is not None:
             raise PromptError(f"style: expected none with freeform, where the text carries it, got {style!r:.50}")
         if freeform:
@@ -145,6 +152,13 @@ class MimoAudio:
         else:
             prompt = tasks.tts(self.prompts, text, codes)
         return self._say(prompt, most_seconds=_most_seconds(text))
+
+    def _given(self, voice: Sound | None) -> Tensor | None:
+        return None if voice is None else self.encode(voice, "voice")
+
+    def _voice(self, voice: Sound | None) -> Tensor | None:
+        """The codes of the voice that is given, else of the model's own."""
+        return self.defaults.voice if voice is None else self.encode(voice, "voice")
 
     def understand(self, audio: Sound, question: str, thinking: bool = False, **options: "Unpack[Options]") -> Answer:
         """The answer to a question about a recording, with a thought before it if `thinking`. Raises MimoError."""
@@ -186,7 +200,7 @@ class MimoAudio:
             raise PromptError("thinking: expected False with speech: only written answers are thought about first")
         dialogue = read_turns(turns, self.encode, speech)
         if speech:
-            codes = None if voice is None else self.encode(voice, "voice")
+            codes = self._voice(voice)
             said = self._say(tasks.spoken_dialogue(self.prompts, dialogue, codes, system))
 
             def spoken(response: Response, streamed: Streamed | None) -> Answer:

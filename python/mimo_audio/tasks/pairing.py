@@ -18,14 +18,7 @@ NANO_MODEL, NANO_TOKENIZER = (Path(str(files("mimo_audio") / "assets" / name)) f
 
 
 def find_model(model: str | PathLike[str]) -> Path:
-    """The folder of a language model, given or by its name in the hub cache. Raises ModelError if it is not there.
-
-    "nano" is the one that will ship, and does not yet.
-    """
-    if model == "nano" and not is_model(NANO_MODEL):
-        raise ModelError(
-            "this version ships no nano language model: give the folder of a model, MiMo-Audio-7B-Instruct for example"
-        )
+    """The folder of a language model: the given one, nano, which ships, or one in the hub cache. Raises ModelError."""
     return NANO_MODEL if model == "nano" else hub.find_folder(model, "language model")
 
 

@@ -1,0 +1,52 @@
+"""What a language model's folder may say beside its weights: the voice it speaks in unasked, the words it was taught.
+
+`voice.tokens` (as `mimo-audio encode` writes it) and `words.txt` (lower case, one a line). Small models are taught few
+words and voices; released folders have neither file.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mimo_audio.errors import ModelError
+from mimo_audio.files.tokens import fingerprint, read_tokens
+from mimo_audio.tokenizer import AudioTokenizer
+
+VOICE, WORDS = "voice.tokens", "words.txt"
+WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*|\d+")
+
+
+@dataclass(frozen=True, eq=False)
+class Defaults:
+    """voice: codes [C, T] of a recording, or None. words: all that were taught, in lower case, or None for any."""
+
+    voice: Tensor | None = None
+    words: frozenset[str] | None = None
+
+    @classmethod
+    def load(cls, folder: Path, tokenizer: AudioTokenizer, channels: int) -> "Defaults":
+        """What the folder says; channels: codebooks that the model reads. Raises ModelError, CodesError."""
+        voice = words = None
+        if (path := folder / VOICE).is_file():
+            tokens = read_tokens(path)
+            if tokens.fingerprint != fingerprint(tokenizer.quantizer.embeddings()):
+                raise ModelError(f"{path}: codes of another audio tokenizer than the one that is given")
+            if len(tokens.codes) < channels:
+                raise ModelError(f"{path}: {len(tokens.codes)} codebooks, expected {channels}")
+            voice = torch.from_numpy(tokens.codes[:channels].astype("int64"))
+        if (path := folder / WORDS).is_file():
+            try:
+                words = frozenset(path.read_text(encoding="utf-8").lower().split())
+            except (OSError, UnicodeDecodeError) as error:
+                raise ModelError(f"cannot read {path}: {error}") from error
+        return cls(voice, words)
+
+    def unknown(self, text: str) -> list[str]:
+        """Words of a text that the model was not taught, each once, in their order."""
+        if self.words is None:
+            return []
+        found = [word.replace("’", "'") for word in WORD.findall(text.lower())]
+        return list(dict.fromkeys(word for word in found if word not in self.words))
