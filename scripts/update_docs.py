@@ -178,9 +178,35 @@ def quality(record: dict[str, Any]) -> str:
     )
 
 
+def speech(record: dict[str, Any]) -> str:
+    """Word error rates of listening and of what was spoken, the judge's on the originals beside them."""
+
+    def rate(row: dict[str, Any], key: str) -> str:
+        low, high = row[f"{key}_95"]
+        return f"{row[key]:.2f} [{low:.2f}, {high:.2f}]"
+
+    rows = []
+    for name, scores in record["sets"].items():
+        [heard], [said] = scores["transcription"].values(), scores["speaking"].values()
+        similar = said.get("similarity"), said.get("other similarity"), said.get("nearer")
+        voice = "-" if None in similar else f"{similar[0]:.2f} / {similar[1]:.2f}, {similar[2]:.0%}"
+        rows.append(
+            [
+                f"{name} ({heard['items']})",
+                rate(heard, "wer"),
+                rate(said, "wer whisper"),
+                f"{heard['wer whisper']:.2f}",
+                voice,
+            ]
+        )
+    head = ["sentences, voices", "WER, transcribing", "WER, speaking", "Whisper on the originals"]
+    return table([*head, "voice: like the prompt / like others, pairs right"], rows)
+
+
 Table = tuple[str, Callable[[dict[str, Any]], str]]  # the record, and what makes the table of it
 TABLES: dict[str, dict[str, Table]] = {  # by file, by mark
     "python/mimo_audio/assets/nano/MODEL_CARD.md": {"quality": ("nano", quality)},
+    "python/mimo_audio/assets/nano_lm/MODEL_CARD.md": {"speech": ("nano_speech", speech)},
     "docs/streaming.md": {
         "look-ahead": ("streaming_deviation", look_ahead),
         "norms": ("streaming_deviation", norms),

@@ -68,3 +68,15 @@ def test_bad_defaults(folder: Path, copied: Callable[..., Path], tmp_path: Path,
     write_tokens(folder / "voice.tokens", nano, True)
     with pytest.raises(ModelError, match=r"voice\.tokens: codes of another audio tokenizer"):
         Defaults.load(folder, AudioTokenizer.from_pretrained(TOKENIZER), 8)
+
+
+def test_how_the_model_is_drawn_from_where_a_request_says_nothing(folder: Path, model: MimoAudio) -> None:
+    (folder / "sampling.json").write_text('{"temperature": 1.5, "audio_top_k": 3}')
+    own = mimo_audio.load(folder, TOKENIZER, device="cpu")
+    length = {"max_new": 12, "seed": 7}
+    expected = model.chat("Hello", temperature=1.5, audio_top_k=3, **length).text
+    assert own.chat("Hello", **length).text == expected != model.chat("Hello", **length).text
+    assert own.chat("Hello", temperature=0, **length).text == model.chat("Hello", temperature=0, audio_top_k=3, **length).text
+    (folder / "sampling.json").write_text('{"max_new": 3}')
+    with pytest.raises(ModelError, match=r"sampling\.json: expected numbers for some of temperature, .*max_new"):
+        mimo_audio.load(folder, TOKENIZER, device="cpu")

@@ -369,6 +369,8 @@ class MimoAudio:
     def _submit(self, asked: Asked[Outcome], options: Options, buffer: int = 0) -> Handle:
         """The request of a task. Raises GenerationError."""
         check(options)
+        given = {name: value for name, value in options.items() if value is not None}
+        options = Options(**{**self.defaults.sampling, **given})  # type: ignore[typeddict-item]
         prompt, config = asked.prompt, self.language_model.config
         length = prompt.ids.shape[1] // self.prompts.group_size
         room = config.max_position_embeddings - length
