@@ -1,7 +1,7 @@
 # The two commands of the README, and what developers use. Everything happens in .venv; nothing else on the machine
 # changes. Needs Python >= 3.10, a C++20 compiler and make; nvcc is used if it is there.
 #
-#   make demo [AUDIO=my.wav]   set up, round-trip speech through the tokenizer, print the quality
+#   make demo [AUDIO=my.wav]   set up, let nano speak and listen, round-trip speech, print the quality
 #   make test                  set up, run every test
 #   make lint                  clang-format, ruff, mypy
 #   make mutants [MUTANTS="--areas prompts --sample 20 --seed 1"]   plant faults one at a time: do the tests notice?

@@ -55,6 +55,21 @@ def test_demo_with_a_recording(mimo, tmp_path: Path) -> None:
     ]
 
 
+def test_demo_of_nano_speaks_and_listens(mimo, tmp_path: Path) -> None:
+    """Words differ from those asked for, as nano is small; their form it has learned."""
+    noise = np.random.default_rng(0).normal(0, 0.1, 24000)
+    soundfile.write(tmp_path / "mine.wav", noise, 24000)
+    run = mimo("demo", tmp_path / "mine.wav", "--out", tmp_path / "demo", "--model", "nano")
+    assert run.status == 0
+    for name in ("spoken.wav", "spoken-in-a-voice.wav"):
+        assert 0.5 < soundfile.info(tmp_path / "demo" / name).duration < 5
+        assert f"{name}: Please tell " in run.out
+    assert (tmp_path / "demo" / "spoken-in-your-voice.wav").exists()
+    heard = [line for line in run.out.splitlines() if line.startswith(("hears that as", "transcribe"))]
+    assert len(heard) == 4
+    assert sum("Please tell " in line for line in heard) >= 2
+
+
 def test_demo_does_not_overwrite(mimo, tmp_path: Path) -> None:
     (tmp_path / "digits.png").write_bytes(b"precious")
     run = mimo("demo", "--out", tmp_path)

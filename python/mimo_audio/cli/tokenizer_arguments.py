@@ -70,10 +70,12 @@ better; real-time factor: seconds of encoding + decoding per second of sound.
     roundtrip.add_argument("--json", type=Path, metavar="FILE", help="write the scores as JSON")
 
     demo = command(
-        commands, "demo", "round-trip two shipped clips, and your recording",
+        commands, "demo", "nano speaks, listens, and round-trips clips and your recording",
         """
-        Encodes and decodes two short clips that ship with the package (a synthetic voice and a person's) and, if given,
-        the first 30 seconds of your own recording; prints the scores and where to find the sounds and pictures.
+        The language model that ships says a sentence in its own voice and in that of a recording, and writes down what it
+        hears. The tokenizer encodes and decodes two short clips (a synthetic voice and a person's) and, if given, the
+        first 30 seconds of your own recording, in whose voice the sentence is said, too. Prints what came of it, the
+        scores, and where to find the sounds and pictures.
         """,
         "mimo-audio demo", "mimo-audio demo my-voice.wav --out listen/",
     )  # fmt: skip
