@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from mimo_audio.evaluate.environment import environment
+
 ROOT = Path(__file__).resolve().parent.parent
 RECORD, PICTURE = ROOT / "bench" / "results" / "nano_lm.json", ROOT / "docs" / "nano.svg"
 EVERY = 250  # steps between points of the losses
@@ -47,7 +49,7 @@ def record(stages: list[tuple[str, Path, int]], scores: list[tuple[str, int, Pat
         point: dict[str, Any] = {"positions": offset + step * positions, "stage": name, "step": step}
         point |= {key: found[key] for key in ("environment", "dtype", "seed", "limit")}
         measured.append(point | {"scores": found["scores"]})
-    return {"losses": curve, "scores": sorted(measured, key=lambda point: point["positions"])}
+    return {"environment": environment("cpu"), "losses": curve, "scores": sorted(measured, key=lambda point: point["positions"])}
 
 
 def plot(made: dict[str, Any], path: Path) -> None:

@@ -39,6 +39,7 @@ LEFT_OUT = {
         "serves until it is stopped": 1,
     },
     "docs/finetuning.md": {"installs": 1},
+    "docs/nano.md": {"takes hours": 1, "a trained model's recordings or scores": 2},
     "docs/training-lm.md": {"installs": 1, "takes hours": 1, "several processes or GPUs": 2},
     "docs/training.md": {"installs": 1, "takes hours": 2, "a trained model's recordings or scores": 2},
     "docs/voices.md": {"installs": 4, "takes hours": 3},
