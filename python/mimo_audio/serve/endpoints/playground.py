@@ -72,7 +72,16 @@ def words(name: str, parameters: int) -> dict[str, Any]:
         f"{name}: a model of {parameters / 1e6:.1f} million parameters (the released one has 7,000). It shows that "
         "everything here works, quickly and without a GPU; what it says is not worth hearing for its own sake."
     )
-    cannot = ["hold a conversation that makes sense", "transcribe or speak more than a few simple words", *cannot]
+    can = [
+        'write down and say short commands in English ("Call bob at eight after lunch."), with some wrong words',
+        "say them in its own voice, or nearly in that of a recording",
+        "show how talking, interrupting and streams work",
+    ]
+    cannot = [
+        "answer questions or hold a conversation that makes sense",
+        "follow styles, instructions or examples",
+        *cannot,
+    ]
     return {"about": about, "can": can, "cannot": cannot}
 
 
