@@ -72,10 +72,10 @@ better; real-time factor: seconds of encoding + decoding per second of sound.
     demo = command(
         commands, "demo", "nano speaks, listens, and round-trips clips and your recording",
         """
-        The language model that ships says a sentence in its own voice and in that of a recording, and writes down what it
-        hears. The tokenizer encodes and decodes two short clips (a synthetic voice and a person's) and, if given, the
-        first 30 seconds of your own recording, in whose voice the sentence is said, too. Prints what came of it, the
-        scores, and where to find the sounds and pictures.
+        The language model that ships says a sentence in its own voice and in that of a recording, and writes down what
+        it hears. The tokenizer encodes and decodes two short clips (a synthetic voice and a person's) and, if given,
+        the first 30 seconds of your own recording, in whose voice the sentence is said, too. Prints what came of it,
+        the scores, and where to find the sounds and pictures.
         """,
         "mimo-audio demo", "mimo-audio demo my-voice.wav --out listen/",
     )  # fmt: skip
