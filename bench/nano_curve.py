@@ -49,7 +49,11 @@ def record(stages: list[tuple[str, Path, int]], scores: list[tuple[str, int, Pat
         point: dict[str, Any] = {"positions": offset + step * positions, "stage": name, "step": step}
         point |= {key: found[key] for key in ("environment", "dtype", "seed", "limit")}
         measured.append(point | {"scores": found["scores"]})
-    return {"environment": environment("cpu"), "losses": curve, "scores": sorted(measured, key=lambda point: point["positions"])}
+    return {
+        "environment": environment("cpu"),
+        "losses": curve,
+        "scores": sorted(measured, key=lambda point: point["positions"]),
+    }
 
 
 def plot(made: dict[str, Any], path: Path) -> None:

@@ -76,7 +76,10 @@ def test_how_the_model_is_drawn_from_where_a_request_says_nothing(folder: Path, 
     length = {"max_new": 12, "seed": 7}
     expected = model.chat("Hello", temperature=1.5, audio_top_k=3, **length).text
     assert own.chat("Hello", **length).text == expected != model.chat("Hello", **length).text
-    assert own.chat("Hello", temperature=0, **length).text == model.chat("Hello", temperature=0, audio_top_k=3, **length).text
+    assert (
+        own.chat("Hello", temperature=0, **length).text
+        == model.chat("Hello", temperature=0, audio_top_k=3, **length).text
+    )
     (folder / "sampling.json").write_text('{"max_new": 3}')
     with pytest.raises(ModelError, match=r"sampling\.json: expected numbers for some of temperature, .*max_new"):
         mimo_audio.load(folder, TOKENIZER, device="cpu")
