@@ -1,4 +1,4 @@
-"""The faults of `make mutants` can be planted: their places and their tests are there (whether tests notice, it says)."""
+"""The faults of `make mutants` can be planted: their places and their tests are there."""
 
 import re
 import sys
