@@ -74,12 +74,12 @@ def words(name: str, parameters: int) -> dict[str, Any]:
     )
     can = [
         'write down and say short commands in English ("Call bob at eight after lunch."), with some wrong words',
-        "say them in its own voice, or nearly in that of a recording",
+        "say them in its own voice",
         "show how talking, interrupting and streams work",
     ]
     cannot = [
         "answer questions or hold a conversation that makes sense",
-        "follow styles, instructions or examples",
+        "follow styles, instructions, examples or the voice of a recording",
         *cannot,
     ]
     return {"about": about, "can": can, "cannot": cannot}
